@@ -1,0 +1,167 @@
+"""Tiny pictures and the places of the real ones."""
+
+import csv
+import os
+import resource
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+CONFIGS = ROOT / "configs"
+# What makes a run tiny; the pictures come in small batches, so that their order matters.
+TINY = (
+    *("--data.image_size", "32", "--data.num_workers", "0", "--data.batch_size", "5"),
+    *("--model.weights", "none", "--trainer.accelerator", "cpu"),
+)
+FIT = ("--config", CONFIGS / "resnet18_multi_sgd_cpu.yaml", *TINY, "--trainer.max_epochs", "4")
+
+
+class Ran(NamedTuple):
+    """What a run of gel-fit gave back and printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+def gel_fit(*args: object, cwd: Path) -> Ran:
+    """Runs gel-fit in this process, in a folder.
+
+    Warnings go to stderr, as they do outside of pytest; so does the traceback of what main does not catch. One
+    thread computes, here and in :func:`start_gel_fit`, so that both give the same to the last bit.
+    """
+    # Imported here because it takes time that the tests of drawn pictures, say, need not spend.
+    import torch
+
+    from gel_lightning.cli import main
+
+    out, err = StringIO(), StringIO()
+    deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["gel-fit"])
+        patch.setattr(warnings, "showwarning", lambda *a, **_: err.write(warnings.formatwarning(*a[:4])))
+        warnings.resetwarnings()
+        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", hidden)
+        try:
+            torch.set_num_threads(1)
+            status = main([str(arg) for arg in args])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        except Exception:
+            status = -1
+            traceback.print_exc()
+        finally:
+            torch.use_deterministic_algorithms(deterministic)
+            torch.set_num_threads(threads)
+    return Ran(status, out.getvalue(), err.getvalue())
+
+
+def start_gel_fit(*args: object, cwd: Path, name: str = "run", **options: Any) -> "subprocess.Popen[bytes]":
+    """Starts gel-fit in a process of its own, in a folder; it prints to the files NAME.out and NAME.err there."""
+    with (cwd / f"{name}.out").open("wb") as out, (cwd / f"{name}.err").open("wb") as err:
+        command = [sys.executable, "-m", "gel_lightning", *map(str, args)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, cwd=cwd, env=environment, stdout=out, stderr=err, **options)
+
+
+@contextmanager
+def file_size_limit(number: int) -> Iterator[None]:
+    """Lets this process write no file beyond a number of bytes, as if the disk were full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (number, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of pytest's processes to ask for it makes, and all share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            folder.mkdir()
+            make(folder)
+    return folder
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Reads the rows of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def save_picture(path: Path, seed: int, striped: bool) -> None:
+    """Saves a noisy 40 x 36 picture: horizontal stripes or blobs, no two alike."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (9, 1) if striped else (9, 10))
+    values = np.kron(coarse, np.ones((4, 40) if striped else (4, 4))) + rng.normal(0, 20, (36, 40))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(path)
+
+
+def save_data_set(folder: Path, per_class: int = 10, seed: int = 0) -> Path:
+    """Saves class folders `gel` and `not_gel` of tiny pictures."""
+    for label, name in enumerate(("gel", "not_gel")):
+        for number in range(per_class):
+            save_picture(folder / name / f"{name}_{number}.png", seed + 1000 * label + number, striped=label == 0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten tiny pictures of each class."""
+    return save_data_set(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture(scope="session")
+def test_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four other tiny pictures of each class."""
+    return save_data_set(tmp_path_factory.mktemp("test"), per_class=4, seed=5000)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real pictures and weights, for tests marked `real`."""
+    if not SHARED.exists():
+        pytest.skip("the real pictures and weights are not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def pictures(train_dir: Path, test_dir: Path) -> tuple[object, ...]:
+    """The options that name the tiny pictures."""
+    return ("--data.train_dir", train_dir, "--data.test_dir", test_dir)
+
+
+@pytest.fixture(scope="session")
+def two_fits(tmp_path_factory: pytest.TempPathFactory, pictures: tuple[object, ...]) -> Path:
+    """The folder of two equal fits that ran at once, each in a process: `a` and `b`."""
+
+    def make(folder: Path) -> None:
+        fits = [start_gel_fit("fit", *FIT, *pictures, cwd=folder, name=name) for name in "ab"]
+        (folder / "status").write_text(" ".join(str(fit.wait(timeout=300)) for fit in fits))
+
+    return made_once(tmp_path_factory, "two_fits", make)
+
+
+@pytest.fixture(scope="session")
+def run_dir(two_fits: Path) -> Path:
+    """The version folder of one of the two fits."""
+    return two_fits / "lightning_logs/resnet18_multi_sgd_cpu/version_0"
