@@ -1,0 +1,165 @@
+"""Groups of near-identical pictures, and splits that keep each group on one side."""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rich.console import Console
+from rich.progress import track
+
+from gel_lightning.errors import GelError
+from gel_lightning.images import PictureError, read_picture
+
+MANY_PICTURES = 200
+"""Above this number, reading shows a progress bar, if stderr is a terminal."""
+
+MAX_PAIRS = 2**22
+"""About how many pairs of pictures are compared at once, which takes some 100 MB at most."""
+
+MAX_FOLDS = 100
+"""The most folds of a split, so that the smallest part that can be held out is a hundredth."""
+
+
+def hash_pictures(paths: Sequence[str | Path]) -> list[int | PictureError]:
+    """Finds the perceptual hash of each picture, or why it cannot be read.
+
+    The hash is of 64 bits: which of the 8 x 8 lowest frequencies of the picture at 32 x 32 pixels exceed
+    their median. Size, format, compression and contrast hardly change it. Source: imagehash's ``phash``,
+    after https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html.
+
+    Args:
+        paths: picture files, n of them.
+
+    Returns:
+        n hashes or errors, in the order of ``paths``.
+    """
+    import imagehash  # loads scipy
+
+    def hash_picture(path: str | Path) -> int | PictureError:
+        try:
+            return int(str(imagehash.phash(read_picture(path))), 16)
+        except PictureError as error:
+            return error
+
+    # Decoding frees the interpreter's lock; each thread holds one decoded picture.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        results: Iterable[int | PictureError] = pool.map(hash_picture, paths)
+        console = Console(stderr=True)
+        if len(paths) > MANY_PICTURES and console.is_terminal:
+            results = track(results, "Reading pictures", len(paths), console=console, transient=True)
+        return list(results)
+
+
+def picture_hashes(paths: Sequence[str | Path]) -> NDArray[np.uint64]:
+    """Finds the perceptual hash of each picture, as :func:`hash_pictures` does.
+
+    Args:
+        paths: picture files, n of them.
+
+    Returns:
+        Hashes, [n].
+
+    Raises:
+        GelError: pictures cannot be read; all of them are named in its one line.
+    """
+    results = hash_pictures(paths)
+    if errors := [result for result in results if isinstance(result, PictureError)]:
+        pictures, them = ("picture", "it") if len(errors) == 1 else ("pictures", "them")
+        reasons = "; ".join(str(error) for error in errors)
+        raise GelError(f"{len(errors)} {pictures} cannot be read: {reasons}; remove or replace {them}")
+    return np.array(results, dtype=np.uint64)
+
+
+def near_duplicate_groups(hashes: NDArray[np.uint64], max_distance: int = 4) -> NDArray[np.intp]:
+    """Groups pictures that are linked by pairs whose hashes differ in few bits.
+
+    All pairs are compared, some millions at a time.
+
+    Args:
+        hashes: perceptual hashes, [n].
+        max_distance: Hamming distance, in bits, up to which two pictures are near-identical.
+
+    Returns:
+        The group of each picture, [n], numbered from 0; a picture like no other is a group of its own.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    unique, place = np.unique(hashes, return_inverse=True)
+    n = len(unique)
+    groups = np.arange(n)
+    # As vectors of 64 signs, two hashes at distance d have the dot product 64 - 2d.
+    signs = 1 - 2 * np.unpackbits(unique.view(np.uint8).reshape(n, 8), axis=1).astype(np.float32)
+    rows = MAX_PAIRS // max(n, 1) + 1
+    for start in range(0, n, rows):
+        near = signs[start : start + rows] @ signs[start:].T >= 64 - 2 * max_distance
+        row, column = np.divmod(np.flatnonzero(near), near.shape[1])  # several times as fast as near.nonzero()
+        first, second = groups[start + row], groups[start + column]
+        if (first != second).any():
+            links = coo_array((np.ones(len(first), bool), (first, second)), (n, n))
+            groups = connected_components(links, directed=False)[1][groups]
+    return np.unique(groups, return_inverse=True)[1][place]
+
+
+def stratified_split(
+    labels: ArrayLike,
+    groups: ArrayLike,
+    fraction: float,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Holds out a part of the pictures, each class in its share and each group on one side.
+
+    scikit-learn's ``StratifiedGroupKFold`` makes k folds, m of which are held out: m / k is the fraction
+    nearest to ``fraction`` of those for which each class has k groups. 0.2 is 1 of 5, 0.3 is 3 of 10.
+
+    Args:
+        labels: the class of each picture, [n].
+        groups: the group of each picture, [n].
+        fraction: the part to hold out, above 0 and below 1.
+        seed: of the order in which groups of one size are dealt out. The same seed gives the same split.
+        class_names: the name of each label, for errors; the label itself if not given.
+
+    Returns:
+        The indices kept and the indices held out, both sorted.
+
+    Raises:
+        GelError: ``fraction`` is out of range, or a class would be missing on one side.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if not 0 < fraction < 1:
+        raise GelError(f"the fraction to hold out must be above 0 and below 1, not {fraction}: choose another")
+    labels = np.asarray(labels)
+    _, groups = np.unique(groups, return_inverse=True)
+    classes, pictures = np.unique(labels, return_counts=True)
+    different = [len(np.unique(groups[labels == label])) for label in classes]
+
+    def on_one_side_only(index: int) -> GelError:
+        name = class_names[classes[index]] if class_names else classes[index]
+        return GelError(
+            f"class {name} (pictures: {pictures[index]}, different ones: {different[index]}) cannot be on both "
+            "sides of a split: add different pictures of it"
+        )
+
+    if min(different) < 2:
+        raise on_one_side_only(different.index(min(different)))
+    most_folds = min(*different, MAX_FOLDS)
+    nearest = Fraction(fraction).limit_denominator(most_folds)
+    part = min(max(nearest, Fraction(1, most_folds)), Fraction(most_folds - 1, most_folds))
+
+    # Shuffled here: the shuffle=True of scikit-learn before 1.8 loses the stratification (its pull 32540).
+    shuffled = np.random.default_rng(seed).permutation(groups.max() + 1)[groups]
+    folds = [fold for _, fold in StratifiedGroupKFold(part.denominator).split(labels, labels, shuffled)]
+    # A group larger than a fold swells the fold that it is in, which had better be kept.
+    folds.sort(key=lambda fold: abs(len(fold) - len(labels) / part.denominator))
+    held_out = np.sort(np.concatenate(folds[: part.numerator]))
+    kept = np.sort(np.concatenate(folds[part.numerator :]))
+    for index, label in enumerate(classes):
+        if label not in labels[kept] or label not in labels[held_out]:
+            raise on_one_side_only(index)
+    return kept, held_out
