@@ -1,0 +1,328 @@
+"""GelClassifier: a frozen backbone, a head that is trained on its features, and their metrics."""
+
+import json
+import pkgutil
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from gel_lightning.backbones import build_backbone, weights_identity
+from gel_lightning.errors import GelError
+from gel_lightning.heads import HeadCallable, MultiLayerHead
+
+DEFAULT_CLASSES = ("gel", "not_gel")
+DEFAULT_OPTIMIZER = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
+STAGES = ("train", "val", "test")
+DESCRIBED = {"head": nn.Module, "optimizer": Optimizer, "lr_scheduler": LRScheduler}
+
+
+class GelClassifier(LightningModule):
+    """Classifies pictures with a frozen backbone and a trained head.
+
+    A batch is a sequence whose first two items are pictures, values in [0, 1] of shape ``[N, 1, H, W]`` or
+    ``[N, 3, H, W]``, and labels, shape ``[N]``; what follows is left to others. Checkpoints hold the head
+    and plain hyper-parameters, and the name of the backbone's weights instead of the weights.
+
+    Args:
+        backbone: the frozen network: resnet18, vgg16, mobilenet_v3_large or mobilenet_v2.
+        weights: of the backbone: ``imagenet`` (torchvision's file, from the hub cache or the network),
+            ``none`` (random, for tests and demonstrations), or the path of a state dict, which may lack the
+            last linear layer.
+        head: LinearHead (one layer), MultiLayerHead, or any class of a module made from the number of
+            features and the number of classes.
+        optimizer: any torch optimizer class; it gets the head's parameters alone. None is SGD with a learning
+            rate of 0.001 and a momentum of 0.9.
+        lr_scheduler: any torch learning rate scheduler class; ReduceLROnPlateau with ``monitor``.
+        class_weights: ``balanced`` weighs each class in the training loss by the inverse of its share of the
+            training pictures; a list gives a weight for each class; none weighs all alike.
+        class_names: of the labels, in order. None takes those of the trainer's data module, else gel,
+            not_gel.
+
+    Raises:
+        GelError: no such backbone; weights that cannot be had or do not fit; a head, optimizer or scheduler
+            that a checkpoint could not name.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        weights: str = "imagenet",
+        head: HeadCallable = MultiLayerHead,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        class_weights: str | list[float] | None = None,
+        class_names: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = build_backbone(backbone, weights)
+        self.make_head: HeadCallable = described_class("head", head)
+        self.make_optimizer: OptimizerCallable = described_class("optimizer", optimizer or DEFAULT_OPTIMIZER)
+        self.make_lr_scheduler: LRSchedulerCallable | None = described_class("lr_scheduler", lr_scheduler)
+        self.class_weights = class_weights
+        self.save_hyperparameters(logger=False)  # under LightningCLI: plain already
+        self.save_hyperparameters(
+            {
+                **{key: plain_description(key, value) for key, value in self.hparams.items()},
+                "weights": weights_identity(weights),
+                "optimizer": plain_description("optimizer", self.hparams["optimizer"] or DEFAULT_OPTIMIZER),
+            },
+            logger=False,
+        )
+        # LightningCLI's way to rebuild a module makes objects that cannot be described again.
+        self.hparams.pop("_instantiator", None)
+        self.register_buffer("loss_weights", None, persistent=False)
+        self.class_names: tuple[str, ...] = ()
+        self.confusion_matrices: dict[str, Tensor] = {}
+        if class_names is not None:
+            self._name_classes(class_names)
+
+    @property
+    def positive(self) -> int:
+        """Label of the class that precision, recall and F1 "of gel" are about."""
+        return self.class_names.index("gel") if "gel" in self.class_names else 0
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Turns pictures, shape ``[N, 1 or 3, H, W]``, into logits, shape ``[N, classes]``."""
+        logits: Tensor = self.head(self.backbone(pictures))
+        return logits
+
+    def setup(self, stage: str) -> None:
+        """Takes from the data module what only the data know: class names, class weights."""
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "class_names", None)
+        if not self.class_names:
+            self._name_classes(names or DEFAULT_CLASSES)
+        elif names and tuple(names) != self.class_names:
+            raise GelError(
+                f"the pictures' classes are {', '.join(names)}, the model's {', '.join(self.class_names)}; "
+                "rename the class folders or take a model of these classes"
+            )
+        # Lightning warns of modules in eval mode; a frozen backbone is meant to be.
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode", category=PossibleUserWarning)
+        if stage == "fit" and self.class_weights is not None:
+            self.loss_weights = self._loss_weights(getattr(data, "train_class_counts", None))
+
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
+        """Returns ``loss`` (scalar), ``probabilities`` ``[N, classes]`` and ``features`` ``[N, F]``."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
+        """Returns what :meth:`training_step` returns."""
+        return self._step(batch, "val")
+
+    def test_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
+        """Returns what :meth:`training_step` returns."""
+        return self._step(batch, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Returns the probability of each class, shape ``[N, classes]``."""
+        pictures = batch if isinstance(batch, Tensor) else batch[0]
+        probabilities: Tensor = self(pictures).softmax(dim=1)
+        return probabilities
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the training metrics of the epoch."""
+        self._end_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation metrics of the epoch."""
+        self._end_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test metrics."""
+        self._end_epoch("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Gives the optimizer the head's parameters, and no others.
+
+        Raises:
+            GelError: the optimizer or the scheduler refuses its settings.
+        """
+        try:
+            optimizer = self.make_optimizer(self.head.parameters())
+            scheduler = self.make_lr_scheduler(optimizer) if self.make_lr_scheduler else None
+        except (TypeError, ValueError) as error:
+            raise GelError(f"{error}; change --model.optimizer or --model.lr_scheduler") from error
+        if scheduler is None:
+            return optimizer
+        if isinstance(scheduler, ReduceLROnPlateau):
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor},
+            }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves the backbone out of the checkpoint and puts the fingerprint of its weights in."""
+        state = checkpoint["state_dict"]
+        for key in [key for key in state if key.startswith("backbone.")]:
+            del state[key]
+        checkpoint["backbone_fingerprint"] = self.backbone.fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Puts this module's backbone in the place of the one that was left out.
+
+        Raises:
+            GelError: the head was trained on the features of other weights, or the checkpoint is not ours.
+        """
+        trained_on = checkpoint.get("backbone_fingerprint")
+        if trained_on is None:
+            raise GelError("not a checkpoint of GelClassifier; name one that gel-fit fit has written")
+        if trained_on != self.backbone.fingerprint:
+            raise GelError(
+                f"the checkpoint's head was trained on other {self.hparams['backbone']} weights than "
+                f"{self.hparams['weights']}; name the weights it was trained on with --model.weights"
+            )
+        own = {f"backbone.{key}": value for key, value in self.backbone.state_dict().items()}
+        checkpoint["state_dict"] = own | checkpoint["state_dict"]
+
+    def _name_classes(self, names: Sequence[str]) -> None:
+        """Makes what depends on the classes: the head and the metrics."""
+        self.class_names = tuple(names)
+        self.hparams["class_names"] = list(names)
+        classes = len(names)
+        self.head = self.make_head(self.backbone.num_features, classes)
+        positive = names[self.positive]
+        metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(classes, average="micro"),
+                "balanced_accuracy": MulticlassAccuracy(classes, average="macro"),
+                "precision": MulticlassPrecision(classes, average="weighted"),
+                "recall": MulticlassRecall(classes, average="weighted"),
+                "f1": MulticlassF1Score(classes, average="macro"),
+                f"precision_{positive}": MulticlassPrecision(classes, average=None),
+                f"recall_{positive}": MulticlassRecall(classes, average=None),
+                f"f1_{positive}": MulticlassF1Score(classes, average=None),
+                "auroc": MulticlassAUROC(classes),
+                "confusion_matrix": MulticlassConfusionMatrix(classes),
+            }
+        )
+        for stage in STAGES:
+            setattr(self, f"{stage}_metrics", metrics.clone(prefix=f"{stage}/"))
+            # A loss that is not a number must show: the default leaves it out of the mean.
+            setattr(self, f"{stage}_loss", MeanMetric(nan_strategy="disable"))
+
+    def _loss_weights(self, train_class_counts: Sequence[int] | None) -> Tensor:
+        """One weight a class, shape ``[classes]``."""
+        if self.class_weights == "balanced":
+            if train_class_counts is None:
+                raise GelError(
+                    "class_weights 'balanced' needs a data module with train_class_counts; give a list of weights"
+                )
+            counts = torch.tensor(train_class_counts, dtype=torch.float32)
+            return counts.sum() / (len(counts) * counts)
+        if isinstance(self.class_weights, str) or len(self.class_weights or []) != len(self.class_names):
+            raise GelError(
+                f"class_weights is {self.class_weights!r}; give 'balanced' or one number for each of "
+                f"{', '.join(self.class_names)} (--model.class_weights)"
+            )
+        return torch.tensor(self.class_weights, dtype=torch.float32)
+
+    def _step(self, batch: Sequence[Any], stage: str) -> dict[str, Tensor]:
+        pictures, labels = batch[0], batch[1]
+        features = self.backbone(pictures)
+        logits = self.head(features)
+        loss = functional.cross_entropy(logits, labels, self.loss_weights if stage == "train" else None)
+        probabilities = logits.detach().softmax(dim=1)
+        getattr(self, f"{stage}_metrics").update(probabilities, labels)
+        # Once for each picture: under nan_strategy="disable" torchmetrics forgets a weight.
+        getattr(self, f"{stage}_loss").update(loss.detach().expand(len(labels)))
+        return {"loss": loss, "probabilities": probabilities, "features": features}
+
+    def _end_epoch(self, stage: str) -> None:
+        """Logs the epoch's metrics, and stops a training whose loss is no longer a number."""
+        mean_loss: MeanMetric = getattr(self, f"{stage}_loss")
+        metrics: MetricCollection = getattr(self, f"{stage}_metrics")
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if not self.trainer.sanity_checking:
+            loss = mean_loss.compute()
+            if fitting and not torch.isfinite(loss):
+                raise GelError(self._not_finite(stage))
+            values = {f"{stage}/loss": loss}
+            for name, value in metrics.compute().items():
+                if value.ndim == 2:
+                    self.confusion_matrices[stage] = value
+                else:
+                    values[name] = value[self.positive] if value.ndim == 1 else value
+            for name, value in values.items():
+                shown = name in ("train/loss", "val/loss", "val/accuracy")
+                self.log(name, value, prog_bar=shown)
+        mean_loss.reset()
+        metrics.reset()
+
+    def _not_finite(self, stage: str) -> str:
+        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was written yet"
+        return (
+            f"the {stage} loss is no longer a number in epoch {self.current_epoch}; {kept}; "
+            "lower the learning rate (--model.optimizer.lr)"
+        )
+
+
+def plain_description(name: str, value: Any) -> Any:
+    """Describes a class, or a partial of one, by its name and arguments, so that a checkpoint stays plain data.
+
+    Raises:
+        GelError: the value is a function, or has arguments that are not plain data.
+    """
+    if not callable(value):
+        return value
+    target, arguments = (value.func, value.keywords) if isinstance(value, partial) else (value, {})
+    described = {
+        "class_path": f"{target.__module__}.{getattr(target, '__qualname__', '')}",
+        "init_args": {key: list(v) if isinstance(v, tuple) else v for key, v in arguments.items()},
+    }
+    nameable = isinstance(target, type) and "<" not in described["class_path"]
+    if not nameable or (isinstance(value, partial) and value.args) or not _is_plain(described):
+        raise GelError(
+            f"{name} must be a class that can be imported, or functools.partial of one with keyword arguments, "
+            f"so that a checkpoint can name it; got {value!r}"
+        )
+    return described
+
+
+def described_class(name: str, value: Any) -> Any:
+    """Finds the class that :func:`plain_description` has described, with its arguments; other values stay.
+
+    Raises:
+        GelError: there is no such class here, or it is not of the kind that ``name`` says.
+    """
+    if not isinstance(value, dict):
+        return value
+    path = value["class_path"]
+    try:
+        found = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError) as error:
+        raise GelError(f"{name} {path} cannot be imported ({error}); install or import what defines it") from error
+    if not (isinstance(found, type) and issubclass(found, DESCRIBED[name])):
+        raise GelError(f"{name} {path} is no {DESCRIBED[name].__name__}; this is no checkpoint of gel-fit")
+    return partial(found, **value.get("init_args") or {})
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True

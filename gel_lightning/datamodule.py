@@ -1,0 +1,257 @@
+"""GelDataModule: folders of class folders to data sets, splits and loaders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.utilities import suggested_max_num_workers
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torchvision.transforms import v2
+
+from gel_lightning.download import download_originals
+from gel_lightning.drawn import draw_data_set
+from gel_lightning.errors import GelError
+from gel_lightning.folders import LabelledPictures, find_pictures, read_class_folders
+from gel_lightning.images import PictureError, read_picture
+from gel_lightning.splits import near_duplicate_groups, picture_hashes, stratified_split
+
+DATA_ROOT = Path("data/gel_electrophoresis")
+DRAWN_ROOT = Path("data/drawn")
+SPLIT = ("seed", "val_fraction", "test_fraction")  # what the parts depend on, besides the pictures
+
+
+def picture_transform(image_size: int) -> v2.Transform:
+    """Makes the transform from a grey PIL picture to values in [0, 1], shape ``[1, image_size, image_size]``."""
+    return v2.Compose([v2.Resize((image_size, image_size)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+
+
+class PictureDataset(Dataset[tuple[Tensor, int, int]]):
+    """Labelled picture files.
+
+    An item is the picture, values in [0, 1] of shape ``[1, image_size, image_size]``, its label, and its
+    index in ``paths``.
+
+    Args:
+        pictures: files, labels and class names.
+        image_size: side of the pictures in pixels.
+    """
+
+    def __init__(self, pictures: LabelledPictures, image_size: int) -> None:
+        self.paths = pictures.paths
+        self.labels = pictures.labels
+        self.transform = picture_transform(image_size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        return self.transform(read_picture(self.paths[index])), self.labels[index], index
+
+
+class UnlabelledDataset(Dataset[tuple[Tensor, str, str]]):
+    """Picture files to be classified.
+
+    An item is the picture, as in :class:`PictureDataset`, its path, and why it cannot be read: empty where it
+    can, else the picture is black, so that one bad file does not stop the rest.
+
+    Args:
+        paths: the files.
+        image_size: side of the pictures in pixels.
+    """
+
+    def __init__(self, paths: Sequence[Path], image_size: int) -> None:
+        self.paths = paths
+        self.image_size = image_size
+        self.transform = picture_transform(image_size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, str, str]:
+        path = self.paths[index]
+        try:
+            return self.transform(read_picture(path)), str(path), ""
+        except PictureError as error:
+            return torch.zeros(1, self.image_size, self.image_size), str(path), error.reason
+
+
+class GelDataModule(LightningDataModule):
+    """Pictures in class folders, split so that near-identical ones are never on both sides.
+
+    Args:
+        train_dir: folder of class folders, for training and validation. None takes
+            data/gel_electrophoresis/dataset, and downloads the 92 original pictures if it is absent.
+        test_dir: folder of class folders, for testing. None takes the originals' test pictures with the
+            originals, and else splits a test part off train_dir.
+        predict_dir: a picture, or a folder of any depth, to be classified.
+        drawn: draws gels and look-alikes in data/drawn instead of downloading, for use with no network.
+        batch_size: pictures a batch.
+        val_fraction: share of the training pictures held out for validation, in (0, 1).
+        test_fraction: share of train_dir held out for testing if there is no test_dir, in (0, 1).
+        image_size: side in pixels to which pictures are resized.
+        num_workers: processes that decode pictures. None takes one fewer than there are cores, at most 4.
+        seed: of the split and of the order of the training pictures.
+    """
+
+    def __init__(
+        self,
+        train_dir: str | Path | None = None,
+        test_dir: str | Path | None = None,
+        predict_dir: str | Path | None = None,
+        drawn: bool = False,
+        batch_size: int = 23,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.2,
+        image_size: int = 224,
+        num_workers: int | None = None,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        self.train_dir = _path(train_dir)
+        self.test_dir = _path(test_dir)
+        self.predict_dir = _path(predict_dir)
+        self.root = DRAWN_ROOT if drawn else DATA_ROOT
+        self.drawn = drawn
+        self.batch_size = _at_least(1, "batch_size", batch_size)
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.image_size = _at_least(1, "image_size", image_size)
+        workers = min(4, suggested_max_num_workers(1)) if num_workers is None else num_workers
+        self.num_workers = _at_least(0, "num_workers", workers)
+        self.seed = seed
+        self.parts: dict[str, LabelledPictures] = {}
+        self.class_names: tuple[str, ...] | None = None
+
+    @property
+    def train_class_counts(self) -> list[int]:
+        """Number of training pictures of each class."""
+        counts: list[int] = np.bincount(self.parts["train"].labels).tolist()
+        return counts
+
+    def prepare_data(self) -> None:
+        """Downloads or draws the default pictures if they are asked for and absent.
+
+        Raises:
+            GelError: they cannot be downloaded.
+        """
+        stage = self.trainer.state.fn if self.trainer else None
+        needed = stage != TrainerFn.PREDICTING and not (stage == TrainerFn.TESTING and self.test_dir)
+        if not needed or self.train_dir is not None or (self.root / "dataset").exists():
+            return
+        if self.drawn:
+            draw_data_set(self.root)
+        else:
+            download_originals(self.root)
+
+    def setup(self, stage: str) -> None:
+        """Finds the pictures, reads each one once, and splits them.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            GelError: a folder that is absent, empty or of one class, or pictures that cannot be read, all of
+                them named.
+        """
+        if stage == "predict":
+            if self.predict_dir is None:
+                raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
+            self.predict_paths = find_pictures(self.predict_dir)
+        elif stage == "test" and self.test_dir is not None and not self.parts:
+            test = read_class_folders(self.test_dir)
+            picture_hashes(test.paths)  # names all unreadable pictures at once
+            self.parts = {"test": test}
+            self.class_names = tuple(test.class_names)
+        elif "train" not in self.parts:
+            self.parts = self._split()
+            self.class_names = tuple(self.parts["train"].class_names)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training pictures, in an order that depends on the seed and the epoch alone."""
+        dataset = PictureDataset(self.parts["train"], self.image_size)
+        # Lightning tells a DistributedSampler the epoch, so a resumed run sees the order it would have seen.
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            dataset,
+            num_replicas=self.trainer.world_size if self.trainer else 1,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            seed=self.seed,
+        )
+        return self._loader(dataset, sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation pictures, in the order of their names."""
+        return self._loader(PictureDataset(self.parts["val"], self.image_size))
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Test pictures, in the order of their names."""
+        return self._loader(PictureDataset(self.parts["test"], self.image_size))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Pictures to be classified, in the order of their names: see :class:`UnlabelledDataset`."""
+        return self._loader(UnlabelledDataset(self.predict_paths, self.image_size))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data: how pictures were resized, split and ordered."""
+        return {name: getattr(self, name) for name in ("image_size", *SPLIT)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resizes, splits and orders pictures as for the checkpoint's training, so that none of it is tested on."""
+        before = self.state_dict()
+        for name in before.keys() & state_dict.keys():
+            setattr(self, name, state_dict[name])
+        if "train" in self.parts and any(getattr(self, name) != before[name] for name in SPLIT):
+            self.parts = self._split()
+
+    def _loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            **options,
+        )
+
+    def _split(self) -> dict[str, LabelledPictures]:
+        """Parts ``train``, ``val`` and ``test``, from one folder or two."""
+        pictures = read_class_folders(self.train_dir or self.root / "dataset")
+        default_test = self.root / "test_images"
+        test_dir = self.test_dir
+        if test_dir is None and self.train_dir is None and default_test.exists():
+            test_dir = default_test
+        test = read_class_folders(test_dir, pictures.class_names) if test_dir else None
+        hashes = picture_hashes([*pictures.paths, *(test.paths if test else [])])
+        labels = np.array(pictures.labels)
+        groups = near_duplicate_groups(hashes[: len(labels)])
+        train = np.arange(len(labels))
+        if test is None:
+            train, held_out = stratified_split(labels, groups, self.test_fraction, self.seed, pictures.class_names)
+            test = _subset(pictures, held_out)
+        kept, held_out = stratified_split(
+            labels[train], groups[train], self.val_fraction, self.seed, pictures.class_names
+        )
+        return {
+            "train": _subset(pictures, train[kept]),
+            "val": _subset(pictures, train[held_out]),
+            "test": test,
+        }
+
+
+def _subset(pictures: LabelledPictures, indices: np.ndarray) -> LabelledPictures:
+    return LabelledPictures(
+        [pictures.paths[i] for i in indices], [pictures.labels[i] for i in indices], pictures.class_names
+    )
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value).expanduser()
+
+
+def _at_least(least: int, name: str, value: int) -> int:
+    if value < least:
+        raise GelError(f"{name} is {value}; give a whole number of at least {least} (--data.{name})")
+    return value
