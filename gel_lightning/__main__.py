@@ -1,0 +1,3 @@
+from gel_lightning.cli import main
+
+raise SystemExit(main())

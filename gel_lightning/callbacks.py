@@ -1,0 +1,286 @@
+"""What a run leaves behind: TensorBoard pages, a row of results, a file of predictions."""
+
+import csv
+import shutil
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.tensorboard import SummaryWriter
+
+from gel_lightning.classifier import GelClassifier
+from gel_lightning.figures import (
+    MOST,
+    RIGHT,
+    WRONG,
+    Caption,
+    confusion_figure,
+    roc_figure,
+    sheet_figure,
+)
+from gel_lightning.files import replacing
+from gel_lightning.results import hyperparameters
+
+CURVES = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
+THUMBNAIL = 48  # side in pixels of a picture in the projector
+MOST_PROJECTED = 1000  # pictures; TensorBoard's sprite holds 8192 x 8192 pixels
+
+
+class EpochSeed(Callback):
+    """Seeds dropout anew in each epoch, so that a resumed run draws what it would have drawn.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seeds torch from the run's seed, the epoch and the process.
+
+        Not before the first batch is there: the loader draws a number for its workers, in most epochs after
+        their start, but before it in the first one, and so in the one that a run is resumed in.
+        """
+        if batch_idx == 0:
+            sequence = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
+            torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+
+class EmptyRunRemover(Callback):
+    """Removes the folder of a run that failed before its first checkpoint.
+
+    Args:
+        folder: made for this run alone. Not ``trainer.log_dir``: without a logger that is the working folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Removes the folder if it holds no checkpoint."""
+        if trainer.is_global_zero and not any(self.folder.glob("checkpoints/*.ckpt")):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):  # other runs of this name are there
+                self.folder.parent.rmdir()
+
+
+class Seen(NamedTuple):
+    """Some pictures of one stage: where they are in its data set, and what the model made of them."""
+
+    dataset: Any
+    indices: Tensor
+    labels: Tensor
+    probabilities: Tensor
+    features: Tensor
+
+
+class TensorBoardPages(Callback):
+    """Figures, projector and hyper-parameters in TensorBoard.
+
+    While training: a sheet of training pictures. After ``trainer.validate`` and ``trainer.test``: confusion
+    matrix, ROC curve, and the wrong and the least certain pictures. After ``trainer.test``: the features of
+    all pictures for the projector, and the hyper-parameters with the test metrics. Curves of training and
+    validation share a chart on the page CUSTOM SCALARS. Does nothing without a TensorBoardLogger.
+    """
+
+    def __init__(self) -> None:
+        self._logger: TensorBoardLogger | None = None
+        self._batches: list[tuple[Any, ...]] = []
+        self._seen: dict[str, Seen] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keeps the logger, since what is measured after a fit may be meant for no curve."""
+        if isinstance(trainer.logger, TensorBoardLogger):
+            self._logger = trainer.logger
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lays out the charts and shows some training pictures."""
+        writer = self._writer(trainer)
+        if writer is None or not isinstance(pl_module, GelClassifier):
+            return
+        charts = {name: ["Multiline", [f"train/{name}$", f"val/{name}$"]] for name in CURVES}
+        writer.add_custom_scalars({"training and validation": charts})
+        loader: Any = trainer.train_dataloader
+        dataset = loader.dataset
+        places = np.linspace(0, len(dataset) - 1, min(MOST, len(dataset))).astype(int).tolist()
+        items = [dataset[place] for place in places]
+        captions = [Caption(item[0], pl_module.class_names[item[1]]) for item in items]
+        writer.add_figure("pictures/train", sheet_figure(captions, "Training pictures"))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins to collect the features of the training pictures, which are the same in every epoch."""
+        self._batches = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Collects a batch, until all training pictures were seen once."""
+        if "train" not in self._seen:
+            self._collect(outputs, batch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the features of the first epoch."""
+        if "train" not in self._seen:
+            self._keep("train", trainer.train_dataloader)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins to collect, unless this validation is a part of training."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._batches = []
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Collects a batch."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._collect(outputs, batch)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the validation pictures' pages."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._keep("val", trainer.val_dataloaders)
+            self._draw("val", trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins to collect."""
+        self._batches = []
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Collects a batch."""
+        self._collect(outputs, batch)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the test pictures' pages, the projector's, and the hyper-parameters beside the metrics."""
+        self._keep("test", trainer.test_dataloaders)
+        self._draw("test", trainer, pl_module)
+        writer = self._writer(trainer)
+        if writer is None or not isinstance(pl_module, GelClassifier):
+            return
+        assert self._logger is not None
+        self._project(writer, pl_module)
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self._logger.log_hyperparams(hyperparameters(trainer, pl_module), metrics)
+        self._logger.save()
+        self._logger.finalize("success")
+
+    def _writer(self, trainer: Trainer) -> SummaryWriter | None:
+        if self._logger is None or not trainer.is_global_zero:
+            return None
+        writer: SummaryWriter = self._logger.experiment
+        return writer
+
+    def _collect(self, outputs: Any, batch: Any) -> None:
+        # Without indices in the batch the order of the loader stands for them.
+        seen = sum(len(b[1]) for b in self._batches)
+        indices = batch[2] if len(batch) > 2 else torch.arange(seen, seen + len(batch[1]))
+        kept = (indices, batch[1], outputs["probabilities"], outputs["features"])
+        self._batches.append(tuple(tensor.detach().cpu() for tensor in kept))
+
+    def _keep(self, stage: str, loader: Any) -> None:
+        columns = [torch.cat(column) for column in zip(*self._batches, strict=True)]
+        self._seen[stage] = Seen(loader.dataset, *columns)
+        self._batches = []
+
+    def _draw(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        writer = self._writer(trainer)
+        if writer is None or not isinstance(pl_module, GelClassifier):
+            return
+        names, seen = pl_module.class_names, self._seen[stage]
+        part = {"val": "validation", "test": "test"}[stage]
+        matrix = confusion_figure(pl_module.confusion_matrices[stage], names, f"Confusion matrix, {part} pictures")
+        writer.add_figure(f"confusion matrix/{stage}", matrix)
+        curve = roc_figure(seen.probabilities, seen.labels, names, f"ROC curve, {part} pictures")
+        writer.add_figure(f"ROC/{stage}", curve)
+        title = f"Wrong (orange) and least certain {part} pictures: actual → predicted, probability"
+        writer.add_figure(f"pictures/{stage}", sheet_figure(_hardest(seen, names), title))
+
+    def _project(self, writer: SummaryWriter, pl_module: GelClassifier) -> None:
+        rows: list[list[str]] = []
+        thumbnails, features = [], []
+        for stage, seen in self._seen.items():
+            for index, label, vector in zip(seen.indices, seen.labels, seen.features, strict=True):
+                if len(rows) == MOST_PROJECTED:
+                    break
+                paths = getattr(seen.dataset, "paths", None)
+                name = paths[index].name if paths else str(int(index))
+                rows.append([pl_module.class_names[label], stage, name])
+                picture = seen.dataset[int(index)][0].float().unsqueeze(0)
+                thumbnails.append(functional.interpolate(picture, size=(THUMBNAIL, THUMBNAIL), mode="area"))
+                features.append(vector)
+        # The writer complains of the features of the same run before it was resumed.
+        shutil.rmtree(Path(writer.log_dir) / "00000" / "features", ignore_errors=True)
+        pictures = torch.cat(thumbnails).expand(-1, 3, -1, -1)
+        writer.add_embedding(
+            torch.stack(features), rows, pictures, tag="features", metadata_header=["class", "part", "name"]
+        )
+
+
+class PredictionsFile(Callback):
+    """Writes a row for each picture of ``trainer.predict``: path, class, confidence, probabilities, error.
+
+    The rows go to a temporary file that takes its name when the last one is written.
+
+    Args:
+        path: the CSV file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.counts: dict[str, int] = {}
+        self._open = ExitStack()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens the file and writes the names of the columns."""
+        assert isinstance(pl_module, GelClassifier)
+        self.counts = dict.fromkeys([*pl_module.class_names, "error"], 0)
+        self._rows = csv.writer(self._open.enter_context(replacing(self.path, newline="")))
+        probabilities = [f"probability_{name}" for name in pl_module.class_names]
+        self._rows.writerow(["path", "predicted", "confidence", *probabilities, "error"])
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Writes a row for each picture of the batch."""
+        assert isinstance(pl_module, GelClassifier)
+        for probabilities, path, error in zip(outputs.tolist(), batch[1], batch[2], strict=True):
+            if error:
+                self.counts["error"] += 1
+                self._rows.writerow([path, "", "", *[""] * len(probabilities), error])
+                continue
+            confidence = max(probabilities)
+            predicted = pl_module.class_names[probabilities.index(confidence)]
+            self.counts[predicted] += 1
+            self._rows.writerow([path, predicted, confidence, *probabilities, ""])
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gives the file its name."""
+        self._open.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves no file behind."""
+        self._open.__exit__(type(exception), exception, exception.__traceback__)
+
+
+def _hardest(seen: Seen, class_names: tuple[str, ...]) -> list[Caption]:
+    """The wrong pictures, surest first, then the right ones, least sure first."""
+    confidence, predicted = seen.probabilities.max(dim=1)
+    wrong = predicted != seen.labels
+    order = torch.where(wrong, -1 - confidence, confidence).argsort(stable=True)[:MOST].tolist()
+    return [
+        Caption(
+            seen.dataset[int(seen.indices[i])][0],
+            f"{class_names[seen.labels[i]]} → {class_names[predicted[i]]} {confidence[i]:.2f}",
+            WRONG if wrong[i] else RIGHT,
+        )
+        for i in order
+    ]

@@ -1,0 +1,115 @@
+"""One progress bar for the whole of a run: what is done, what is left, and how good it is by now."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class RunProgress(ProgressBar):
+    """A bar over all batches of a fit, and one over the batches of a validation, test or prediction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled = True
+        self._progress: Progress | None = None
+
+    def disable(self) -> None:
+        """Shows nothing: Lightning asks for it in all processes but the first."""
+        self._enabled = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins the bar of the fit, at the epoch that a resumed run begins with."""
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        self._start("training", epochs and epochs * self.total_train_batches)
+        self._advance(trainer.current_epoch * int(self.total_train_batches))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Names the epoch, and the metrics of the one before."""
+        shown = [f"{name} {float(value):.3f}" for name, value in trainer.progress_bar_metrics.items()]
+        self._describe(" · ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *shown]))
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Advances the bar of the fit."""
+        self._advance(1)
+
+    def on_train_end(self, *_: Any) -> None:
+        """Ends the bar of the fit."""
+        self._stop()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins a bar, unless this validation is a part of a fit."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._start("validating", sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Advances the bar, unless this validation is a part of a fit."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._advance(1)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends the bar, unless this validation is a part of a fit."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._stop()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins a bar."""
+        self._start("testing", sum(trainer.num_test_batches))
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        """Advances the bar."""
+        self._advance(1)
+
+    def on_test_end(self, *_: Any) -> None:
+        """Ends the bar."""
+        self._stop()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins a bar."""
+        self._start("classifying", sum(trainer.num_predict_batches))
+
+    def on_predict_batch_end(self, *_: Any) -> None:
+        """Advances the bar."""
+        self._advance(1)
+
+    def on_predict_end(self, *_: Any) -> None:
+        """Ends the bar."""
+        self._stop()
+
+    def on_exception(self, *_: Any) -> None:
+        """Ends the bar, so that the error stands below it."""
+        self._stop()
+
+    def _start(self, text: str, batches: int | float | None) -> None:
+        if not self._enabled:
+            return
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("batches"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,  # in a file a bar is but noise
+        )
+        self._progress.start()
+        self._task = self._progress.add_task(text, total=batches)
+
+    def _advance(self, batches: int) -> None:
+        if self._progress is not None:
+            self._progress.advance(self._task, batches)
+
+    def _describe(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, description=text)
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

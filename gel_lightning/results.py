@@ -1,0 +1,184 @@
+"""One row for each run in one CSV file that all runs share."""
+
+import csv
+import io
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.accelerators import Accelerator, CPUAccelerator, XLAAccelerator
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from gel_lightning.classifier import GelClassifier
+from gel_lightning.errors import GelError
+from gel_lightning.files import replacing
+
+HARDWARE = ("cpu", "gpu", "tpu")
+HEADS = {"LinearHead": "single", "MultiLayerHead": "multi"}
+MODEL_IDS = {
+    model: number
+    for number, model in enumerate(
+        product(HARDWARE, ("resnet18", "vgg16", "mobilenet_v3_large"), HEADS.values(), ("adam", "sgd")),
+        start=1,
+    )
+}
+"""The numbers of the original study: 1 to 12 on the CPU, 13 to 24 on the GPU; 25 to 36 on the TPU likewise."""
+
+VAL_METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
+COLUMNS = (
+    # The original study's twelve, under its names and in its order.
+    *("model_id", "hardware_type", "pretrained_model", "classifier_head", "opt_alg", "training_time_mins"),
+    *("inference_time_secs", "accuracy", "precision", "recall", "conf_mat", "roc_auc"),
+    *("weights", "seed", "epochs", "train_pictures", "val_pictures", "test_pictures"),
+    *(f"val_{name}" for name in VAL_METRICS),
+    *("version", "checkpoint"),
+)
+
+
+class ResultsFile(Timer):
+    """Adds a row to a results file when a trained model has been tested.
+
+    The times in it are wall times of the fit loop and of predicting the test pictures, decoding included.
+    Precision and recall are weighted by class, rows of ``conf_mat`` are the actual class, and ``roc_auc``
+    comes from probabilities. The validation metrics are those of the last ``trainer.validate``, else of the
+    last epoch.
+
+    Args:
+        path: the CSV file; runs at once may share it.
+        seed: of the run.
+    """
+
+    def __init__(self, path: str | Path, seed: int | None = None) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.seed = seed
+        self._fit: dict[str, Any] = {}
+        self._val: dict[str, float] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Looks at the file before the work, so that a run is not lost to a file of another kind."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.is_global_zero:
+            read_results(self.path)
+
+    def on_fit_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Keeps what a later test no longer knows of the training."""
+        super().on_fit_end(trainer, *args, **kwargs)
+        self._fit = {
+            "training_time_mins": (self.time_elapsed("train") or 0.0) / 60,
+            "epochs": trainer.current_epoch,
+            "train_pictures": _pictures(trainer.train_dataloader),
+            "version": _version(trainer),
+        }
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the validation metrics."""
+        super().on_validation_end(trainer, pl_module)
+        if not trainer.sanity_checking:
+            metrics = {f"val_{name}": trainer.callback_metrics[f"val/{name}"].item() for name in VAL_METRICS}
+            self._val = {"val_pictures": _pictures(trainer.val_dataloaders), **metrics}
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the row, if the model was trained in this process."""
+        super().on_test_end(trainer, pl_module)
+        measured = self._fit and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
+        if not measured or not isinstance(pl_module, GelClassifier):
+            return
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        model = hyperparameters(trainer, pl_module)
+        kind = (model["hardware"], model["backbone"], model["head"], model["optimizer"])
+        add_result(
+            self.path,
+            {
+                "model_id": MODEL_IDS.get(kind, ""),
+                "hardware_type": model["hardware"],
+                "pretrained_model": model["backbone"],
+                "classifier_head": model["head"],
+                "opt_alg": model["optimizer"],
+                **self._fit,
+                "inference_time_secs": self.time_elapsed("test"),
+                **{name: metrics[f"test/{name}"] for name in ("accuracy", "precision", "recall")},
+                "conf_mat": pl_module.confusion_matrices["test"].tolist(),
+                "roc_auc": metrics["test/auroc"],
+                "weights": model["weights"],
+                "seed": self.seed,
+                "test_pictures": _pictures(trainer.test_dataloaders),
+                **self._val,
+                "checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", ""),
+            },
+        )
+
+
+def add_result(path: Path, row: dict[str, Any]) -> None:
+    """Adds a row to a results file, or begins one.
+
+    Args:
+        path: the CSV file.
+        row: a value for each of :data:`COLUMNS`; absent ones are left empty.
+
+    Raises:
+        GelError: the file is there and is not a results file.
+        OSError: the file cannot be written; it is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        text = read_results(path)
+        added = io.StringIO()
+        writer = csv.DictWriter(added, COLUMNS, restval="", lineterminator="\n")
+        if not text:
+            writer.writeheader()
+        writer.writerow(row)
+        with replacing(path, newline="") as file:
+            file.write(text + added.getvalue())
+
+
+def read_results(path: Path) -> str:
+    """Reads a results file, whole lines of it; empty if there is none.
+
+    Raises:
+        GelError: the file is there and is not a results file.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return ""
+    except (UnicodeDecodeError, IsADirectoryError):
+        text = "not text"
+    if text and text.splitlines()[0] != ",".join(COLUMNS):
+        raise GelError(f"{path}: not a results file of this version; move it away, or name another with --results_file")
+    return text if not text or text.endswith("\n") else text + "\n"
+
+
+def hyperparameters(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
+    """What makes a run: hardware, backbone, weights, head, optimizer and its settings, batch size, epochs."""
+    optimizer = model.hparams["optimizer"]
+    head = model.hparams["head"]["class_path"].rsplit(".", 1)[-1]
+    settings = optimizer.get("init_args") or {}
+    return {
+        "hardware": _hardware(trainer.accelerator),
+        "backbone": model.hparams["backbone"],
+        "weights": model.hparams["weights"],
+        "head": HEADS.get(head, head),
+        "optimizer": optimizer["class_path"].rsplit(".", 1)[-1].lower(),
+        "lr": settings.get("lr", "default"),
+        "batch_size": getattr(getattr(trainer, "datamodule", None), "batch_size", ""),
+        "max_epochs": trainer.max_epochs,
+    }
+
+
+def _pictures(loader: Any) -> int:
+    return len(loader.dataset) if loader is not None else 0
+
+
+def _hardware(accelerator: Accelerator) -> str:
+    if isinstance(accelerator, CPUAccelerator):
+        return "cpu"
+    return "tpu" if isinstance(accelerator, XLAAccelerator) else "gpu"
+
+
+def _version(trainer: Trainer) -> str:
+    return Path(trainer.logger.log_dir).name if isinstance(trainer.logger, TensorBoardLogger) else ""
