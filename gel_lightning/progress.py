@@ -28,9 +28,11 @@ class RunProgress(ProgressBar):
         self._advance(trainer.current_epoch * int(self.total_train_batches))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Names the epoch, and the metrics of the one before."""
-        shown = [f"{name} {float(value):.3f}" for name, value in trainer.progress_bar_metrics.items()]
-        self._describe(" · ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *shown]))
+        """Names the epoch, and the validation accuracy of the one before."""
+        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        if "val/accuracy" in trainer.progress_bar_metrics:  # one figure, since a line has but 80 columns
+            text += f" · val/accuracy {float(trainer.progress_bar_metrics['val/accuracy']):.3f}"
+        self._describe(text)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Advances the bar of the fit."""
@@ -89,7 +91,7 @@ class RunProgress(ProgressBar):
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TextColumn("batches"),
             TimeElapsedColumn(),

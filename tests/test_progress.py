@@ -31,8 +31,7 @@ def test_a_fit_shows_epochs_metrics_and_batches_to_the_end(tmp_path: Path, pictu
     assert ran.status == 0
     last = last_frame(ran.err, "epoch")
     assert last.startswith("epoch 3/3 · ")
-    assert re.search(r"train/loss \d\.\d{3}", last)
-    assert re.search(r"val/loss \d\.\d{3}", last)
+    assert len(last) <= 80
     assert re.search(r"val/accuracy \d\.\d{3}", last)
     assert "12/12 batches" in last  # 16 pictures in batches of 5
     assert "1/1 batches" in last_frame(ran.err, "validating")
