@@ -28,7 +28,7 @@ from gel_lightning.console import Announcement, print_counts, print_line, print_
 from gel_lightning.datamodule import DATA_ROOT, GelDataModule
 from gel_lightning.errors import GelError
 from gel_lightning.progress import RunProgress
-from gel_lightning.results import HARDWARE, HEADS, ResultsFile
+from gel_lightning.results import HARDWARE, HEADS, ResultsFile, class_name, short_names
 
 DESCRIPTION = """Is this picture a gel electrophoresis image? `fit` trains a head on the features of a frozen
 network, and validates and tests it; `validate`, `test` and `predict` use a checkpoint that fit has written. Two more
@@ -325,21 +325,14 @@ def _checkpoint_model(path: Path) -> str:
 
 
 def _model(config: Any) -> str:
-    return f"{config['backbone']} + {_class_name(config['head'])} + {_class_name(config['optimizer'])}"
-
-
-def _class_name(described: Any) -> str:
-    # A function's path stays a string; the classifier refuses it.
-    path = described if isinstance(described, str) else described["class_path"]
-    return str(path).rsplit(".", 1)[-1]
+    return f"{config['backbone']} + {class_name(config['head'])} + {class_name(config['optimizer'])}"
 
 
 def _run_name(config: Any) -> str:
     """The name of the first config file, else of the model."""
     if config.config:
         return Path(str(config.config[0])).stem
-    head = _class_name(config.model.head)
-    parts = [config.model.backbone, HEADS.get(head, head), _class_name(config.model.optimizer).lower()]
+    parts = [*short_names(config.model)]
     if config.trainer.accelerator in HARDWARE:
         parts.append(config.trainer.accelerator)
     return "_".join(parts)

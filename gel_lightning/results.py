@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -155,19 +156,30 @@ def read_results(path: Path) -> str:
 
 def hyperparameters(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
     """What makes a run: hardware, backbone, weights, head, optimizer and its settings, batch size, epochs."""
-    optimizer = model.hparams["optimizer"]
-    head = model.hparams["head"]["class_path"].rsplit(".", 1)[-1]
-    settings = optimizer.get("init_args") or {}
+    backbone, head, optimizer = short_names(model.hparams)
+    settings = model.hparams["optimizer"].get("init_args") or {}
     return {
         "hardware": _hardware(trainer.accelerator),
-        "backbone": model.hparams["backbone"],
+        "backbone": backbone,
         "weights": model.hparams["weights"],
-        "head": HEADS.get(head, head),
-        "optimizer": optimizer["class_path"].rsplit(".", 1)[-1].lower(),
+        "head": head,
+        "optimizer": optimizer,
         "lr": settings.get("lr", "default"),
         "batch_size": getattr(getattr(trainer, "datamodule", None), "batch_size", ""),
         "max_epochs": trainer.max_epochs,
     }
+
+
+def short_names(model: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Backbone, head and optimizer of a model's plain hyper-parameters, as the results file names them."""
+    head = class_name(model["head"])
+    return model["backbone"], HEADS.get(head, head), class_name(model["optimizer"]).lower()
+
+
+def class_name(described: Any) -> str:
+    """The bare name of a class that is described by its import path, alone or with arguments."""
+    path = described if isinstance(described, str) else described["class_path"]
+    return str(path).rsplit(".", 1)[-1]
 
 
 def _pictures(loader: Any) -> int:

@@ -90,6 +90,17 @@ def file_size_limit(number: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def refused(action: Callable[[], Any]) -> str:
+    """The text of the error that an action ends in, which is one line."""
+    from gel_lightning.errors import GelError
+
+    with pytest.raises(GelError) as error:
+        action()
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """A folder that the first of pytest's processes to ask for it makes, and all share."""
     base = tmp_path_factory.getbasetemp()
@@ -116,11 +127,16 @@ def save_picture(path: Path, seed: int, striped: bool) -> None:
     Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(path)
 
 
+def save_class(folder: Path, count: int, first_seed: int, striped: bool) -> None:
+    """Saves tiny pictures of one class, named after the folder and numbered from 0."""
+    for number in range(count):
+        save_picture(folder / f"{folder.name}_{number}.png", first_seed + number, striped)
+
+
 def save_data_set(folder: Path, per_class: int = 10, seed: int = 0) -> Path:
     """Saves class folders `gel` and `not_gel` of tiny pictures."""
-    for label, name in enumerate(("gel", "not_gel")):
-        for number in range(per_class):
-            save_picture(folder / name / f"{name}_{number}.png", seed + 1000 * label + number, striped=label == 0)
+    save_class(folder / "gel", per_class, seed, striped=True)
+    save_class(folder / "not_gel", per_class, seed + 1000, striped=False)
     return folder
 
 

@@ -3,7 +3,6 @@ import math
 import re
 import shutil
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, gel_fit, save_picture
+from conftest import TINY, gel_fit, refused, save_class
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ReduceLROnPlateau
@@ -25,7 +24,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from gel_lightning import GelClassifier, GelDataModule, LinearHead, MultiLayerHead
 from gel_lightning.backbones import LAST_LINEAR, build_backbone
 from gel_lightning.callbacks import EpochSeed, TensorBoardPages
-from gel_lightning.errors import GelError
 
 torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
 LIGHTNINGS_OWN = "ignore:.*treespec, LeafSpec.* is deprecated"
@@ -97,14 +95,6 @@ def small(head: Any = LinearHead, optimizer: Any = SGD, **options: Any) -> GelCl
 
 def gels(folder: Path, **options: Any) -> GelDataModule:
     return GelDataModule(folder, **({"image_size": 32, "num_workers": 0, "batch_size": 5} | options))
-
-
-def refused(action: Callable[[], Any]) -> str:
-    with pytest.raises(GelError) as error:
-        action()
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 # Frozen means frozen
@@ -240,10 +230,8 @@ def test_metrics_are_those_of_scikit_learn(class_names: tuple[str, ...], tmp_pat
 def unbalanced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen pictures of gels and six others."""
     folder = tmp_path_factory.mktemp("unbalanced")
-    for number in range(16):
-        save_picture(folder / "gel" / f"{number}.png", number, striped=True)
-    for number in range(6):
-        save_picture(folder / "not_gel" / f"{number}.png", 100 + number, striped=False)
+    save_class(folder / "gel", 16, 0, striped=True)
+    save_class(folder / "not_gel", 6, 100, striped=False)
     return folder
 
 

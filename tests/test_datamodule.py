@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import save_data_set, save_picture
+from conftest import refused, save_class, save_data_set, save_picture
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 
 from gel_lightning import GelClassifier, GelDataModule, LinearHead
 from gel_lightning import datamodule as module
-from gel_lightning.errors import GelError
 from gel_lightning.splits import picture_hashes
 
 torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
@@ -79,14 +78,6 @@ def split(train_dir: Path, **options: Any) -> dict[str, list[str]]:
     return names(data)
 
 
-def refused(action: Callable[[], Any]) -> str:
-    with pytest.raises(GelError) as error:
-        action()
-    text = str(error.value)
-    assert "\n" not in text
-    return text
-
-
 # Which picture goes where
 
 
@@ -94,10 +85,8 @@ def refused(action: Callable[[], Any]) -> str:
 def unbalanced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty pictures of gels and ten others."""
     folder = tmp_path_factory.mktemp("unbalanced")
-    for number in range(30):
-        save_picture(folder / "gel" / f"gel_{number}.png", number, striped=True)
-    for number in range(10):
-        save_picture(folder / "not_gel" / f"not_gel_{number}.png", 100 + number, striped=False)
+    save_class(folder / "gel", 30, 0, striped=True)
+    save_class(folder / "not_gel", 10, 100, striped=False)
     return folder
 
 
