@@ -1,7 +1,9 @@
 """What a run leaves behind: TensorBoard pages, a row of results, a file of predictions."""
 
 import csv
+import math
 import shutil
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -16,6 +19,7 @@ from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
 from gel_lightning.classifier import GelClassifier
+from gel_lightning.datasets import FeatureDataset
 from gel_lightning.figures import (
     MOST,
     RIGHT,
@@ -29,6 +33,7 @@ from gel_lightning.files import replacing
 from gel_lightning.results import hyperparameters
 
 CURVES = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
+SAVE_SECONDS = 10.0  # a run that is killed loses no more than these, and an epoch
 THUMBNAIL = 48  # side in pixels of a picture in the projector
 MOST_PROJECTED = 1000  # pictures; TensorBoard's sprite holds 8192 x 8192 pixels
 
@@ -51,7 +56,59 @@ class EpochSeed(Callback):
         """
         if batch_idx == 0:
             sequence = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
-            torch.manual_seed(int(sequence.generate_state(1)[0]))
+            seed = int(sequence.generate_state(1)[0])
+            if trainer.strategy.root_device.type == "cpu":
+                torch.default_generator.manual_seed(seed)  # the other one takes milliseconds for devices not in use
+            else:
+                torch.manual_seed(seed)
+
+
+class OneThread(Callback):
+    """Trains on stored vectors with one thread of the CPU.
+
+    A batch of them is so small that threads wait for each other longer than they work, and a hundred times as
+    long where another program uses the processor too.
+    """
+
+    def __init__(self) -> None:
+        self._threads = torch.get_num_threads()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes one thread, once the vectors are computed."""
+        self._threads = torch.get_num_threads()
+        loader: Any = trainer.train_dataloader
+        if trainer.strategy.root_device.type == "cpu" and isinstance(loader.dataset, FeatureDataset):
+            torch.set_num_threads(1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes all of them again."""
+        torch.set_num_threads(self._threads)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Takes all of them again."""
+        torch.set_num_threads(self._threads)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the state of the run in last.ckpt: after the first and the last epoch, and every ten seconds between.
+
+    ModelCheckpoint's own ``save_last`` saves only epochs that were the best so far.
+
+    Args:
+        folder: None takes the folder of the logger's run.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        super().__init__(folder, "last", enable_version_counter=False)
+        self._saved = -math.inf
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves, if it is time to."""
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        is_last = is_last or 0 < trainer.max_steps <= trainer.global_step
+        if is_last or time.monotonic() - self._saved > SAVE_SECONDS:
+            super().on_train_epoch_end(trainer, pl_module)
+            self._saved = time.monotonic()
 
 
 class EmptyRunRemover(Callback):
@@ -67,6 +124,9 @@ class EmptyRunRemover(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Removes the folder if it holds no checkpoint."""
         if trainer.is_global_zero and not any(self.folder.glob("checkpoints/*.ckpt")):
+            for logger in trainer.loggers:  # TensorBoard's thread would go on to write there
+                with suppress(OSError):
+                    logger.finalize("failed")
             shutil.rmtree(self.folder, ignore_errors=True)
             with suppress(OSError):  # other runs of this name are there
                 self.folder.parent.rmdir()
@@ -89,9 +149,13 @@ class TensorBoardPages(Callback):
     matrix, ROC curve, and the wrong and the least certain pictures. After ``trainer.test``: the features of
     all pictures for the projector, and the hyper-parameters with the test metrics. Curves of training and
     validation share a chart on the page CUSTOM SCALARS. Does nothing without a TensorBoardLogger.
+
+    Args:
+        figures: False leaves out figures and the projector.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, figures: bool = True) -> None:
+        self._figures = figures
         self._logger: TensorBoardLogger | None = None
         self._batches: list[tuple[Any, ...]] = []
         self._seen: dict[str, Seen] = {}
@@ -108,11 +172,13 @@ class TensorBoardPages(Callback):
             return
         charts = {name: ["Multiline", [f"train/{name}$", f"val/{name}$"]] for name in CURVES}
         writer.add_custom_scalars({"training and validation": charts})
+        if not self._figures:
+            return
         loader: Any = trainer.train_dataloader
         dataset = loader.dataset
         places = np.linspace(0, len(dataset) - 1, min(MOST, len(dataset))).astype(int).tolist()
-        items = [dataset[place] for place in places]
-        captions = [Caption(item[0], pl_module.class_names[item[1]]) for item in items]
+        names = [pl_module.class_names[dataset[place][1]] for place in places]
+        captions = list(map(Caption, _thumbnails(dataset, places), names))
         writer.add_figure("pictures/train", sheet_figure(captions, "Training pictures"))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -167,7 +233,8 @@ class TensorBoardPages(Callback):
         if writer is None or not isinstance(pl_module, GelClassifier):
             return
         assert self._logger is not None
-        self._project(writer, pl_module)
+        if self._figures:
+            self._project(writer, pl_module)
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self._logger.log_hyperparams(hyperparameters(trainer, pl_module), metrics)
         self._logger.save()
@@ -193,7 +260,7 @@ class TensorBoardPages(Callback):
 
     def _draw(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
         writer = self._writer(trainer)
-        if writer is None or not isinstance(pl_module, GelClassifier):
+        if writer is None or not self._figures or not isinstance(pl_module, GelClassifier):
             return
         names, seen = pl_module.class_names, self._seen[stage]
         part = {"val": "validation", "test": "test"}[stage]
@@ -208,20 +275,21 @@ class TensorBoardPages(Callback):
         rows: list[list[str]] = []
         thumbnails, features = [], []
         for stage, seen in self._seen.items():
-            for index, label, vector in zip(seen.indices, seen.labels, seen.features, strict=True):
-                if len(rows) == MOST_PROJECTED:
-                    break
-                paths = getattr(seen.dataset, "paths", None)
-                name = paths[index].name if paths else str(int(index))
+            indices = seen.indices.tolist()[: MOST_PROJECTED - len(rows)]
+            if not indices:
+                continue
+            paths = getattr(seen.dataset, "paths", None)
+            for index, label in zip(indices, seen.labels.tolist(), strict=False):
+                name = paths[index].name if paths else str(index)
                 rows.append([pl_module.class_names[label], stage, name])
-                picture = seen.dataset[int(index)][0].float().unsqueeze(0)
-                thumbnails.append(functional.interpolate(picture, size=(THUMBNAIL, THUMBNAIL), mode="area"))
-                features.append(vector)
+            pictures = _thumbnails(seen.dataset, indices)
+            thumbnails.append(functional.interpolate(pictures, size=(THUMBNAIL, THUMBNAIL), mode="area"))
+            features.append(seen.features[: len(indices)])
         # The writer complains of the features of the same run before it was resumed.
         shutil.rmtree(Path(writer.log_dir) / "00000" / "features", ignore_errors=True)
         pictures = torch.cat(thumbnails).expand(-1, 3, -1, -1)
         writer.add_embedding(
-            torch.stack(features), rows, pictures, tag="features", metadata_header=["class", "part", "name"]
+            torch.cat(features), rows, pictures, tag="features", metadata_header=["class", "part", "name"]
         )
 
 
@@ -276,11 +344,20 @@ def _hardest(seen: Seen, class_names: tuple[str, ...]) -> list[Caption]:
     confidence, predicted = seen.probabilities.max(dim=1)
     wrong = predicted != seen.labels
     order = torch.where(wrong, -1 - confidence, confidence).argsort(stable=True)[:MOST].tolist()
+    pictures = _thumbnails(seen.dataset, seen.indices[order].tolist())
     return [
         Caption(
-            seen.dataset[int(seen.indices[i])][0],
+            picture,
             f"{class_names[seen.labels[i]]} → {class_names[predicted[i]]} {confidence[i]:.2f}",
             WRONG if wrong[i] else RIGHT,
         )
-        for i in order
+        for i, picture in zip(order, pictures, strict=True)
     ]
+
+
+def _thumbnails(dataset: Any, indices: list[int]) -> Tensor:
+    """Pictures to look at, small if the data set has small ones: shape ``[len(indices), 1 or 3, H, W]``."""
+    if hasattr(dataset, "thumbnails"):
+        thumbnails: Tensor = dataset.thumbnails(indices)
+        return thumbnails
+    return torch.stack([dataset[index][0].float() for index in indices])

@@ -4,7 +4,7 @@ import json
 import pkgutil
 import warnings
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -27,7 +27,14 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from gel_lightning.backbones import build_backbone, weights_identity
+from gel_lightning import heads
+from gel_lightning.backbones import (
+    build_backbone,
+    check_weights,
+    known_fingerprint,
+    num_features,
+    weights_identity,
+)
 from gel_lightning.errors import GelError
 from gel_lightning.heads import HeadCallable, MultiLayerHead
 
@@ -41,8 +48,13 @@ class GelClassifier(LightningModule):
     """Classifies pictures with a frozen backbone and a trained head.
 
     A batch is a sequence whose first two items are pictures, values in [0, 1] of shape ``[N, 1, H, W]`` or
-    ``[N, 3, H, W]``, and labels, shape ``[N]``; what follows is left to others. Checkpoints hold the head
-    and plain hyper-parameters, and the name of the backbone's weights instead of the weights.
+    ``[N, 3, H, W]``, and labels, shape ``[N]``; what follows is left to others. In place of pictures it takes their
+    feature vectors, shape ``[N, F]``, and then needs no backbone: that is loaded when it is first used.
+    Checkpoints hold the head and plain hyper-parameters, and the name of the backbone's weights instead of the
+    weights.
+
+    Attributes:
+        backbone: the frozen :class:`~gel_lightning.backbones.Backbone`.
 
     Args:
         backbone: the frozen network: resnet18, vgg16, mobilenet_v3_large or mobilenet_v2.
@@ -75,7 +87,7 @@ class GelClassifier(LightningModule):
         class_names: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = build_backbone(backbone, weights)
+        check_weights(backbone, weights)
         self.make_head: HeadCallable = described_class("head", head)
         self.make_optimizer: OptimizerCallable = described_class("optimizer", optimizer or DEFAULT_OPTIMIZER)
         self.make_lr_scheduler: LRSchedulerCallable | None = described_class("lr_scheduler", lr_scheduler)
@@ -94,8 +106,38 @@ class GelClassifier(LightningModule):
         self.register_buffer("loss_weights", None, persistent=False)
         self.class_names: tuple[str, ...] = ()
         self.confusion_matrices: dict[str, Tensor] = {}
+        # Losses, probabilities and labels of the batches of an epoch.
+        self._outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {stage: [] for stage in STAGES}
         if class_names is not None:
             self._name_classes(class_names)
+
+    def __getattr__(self, name: str) -> Any:
+        """Loads the backbone when it is first asked for."""
+        if name != "backbone" or "backbone" in self._modules:
+            return super().__getattr__(name)
+        with torch.inference_mode(False):
+            backbone = build_backbone(self.backbone_name, self.hparams["weights"])
+        # Where the trainer has put the rest of the module, and in its precision.
+        self.backbone = backbone.to(self.device, self.dtype)  # type: ignore[arg-type]  # never a name
+        return self.backbone
+
+    @property
+    def backbone_name(self) -> str:
+        """Torchvision's name of the backbone."""
+        name: str = self.hparams["backbone"]
+        return name
+
+    @property
+    def num_features(self) -> int:
+        """The length of a feature vector."""
+        return num_features(self.backbone_name)
+
+    @cached_property
+    def backbone_fingerprint(self) -> str:
+        """Fingerprint of the backbone's weights; of weights that were loaded before, without loading them again."""
+        loaded = "backbone" in self._modules
+        known = None if loaded else known_fingerprint(self.backbone_name, self.hparams["weights"])
+        return known or self.backbone.fingerprint
 
     @property
     def positive(self) -> int:
@@ -103,9 +145,13 @@ class GelClassifier(LightningModule):
         return self.class_names.index("gel") if "gel" in self.class_names else 0
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Turns pictures, shape ``[N, 1 or 3, H, W]``, into logits, shape ``[N, classes]``."""
-        logits: Tensor = self.head(self.backbone(pictures))
+        """Turns pictures, shape ``[N, 1 or 3, H, W]``, or their features into logits, shape ``[N, classes]``."""
+        logits: Tensor = self.head(self._features(pictures))
         return logits
+
+    def _features(self, pictures: Tensor) -> Tensor:
+        """The features of pictures; features, shape ``[N, F]``, as they are."""
+        return pictures if pictures.ndim == 2 else self.backbone(pictures)
 
     def setup(self, stage: str) -> None:
         """Takes from the data module what only the data know: class names, class weights."""
@@ -125,21 +171,31 @@ class GelClassifier(LightningModule):
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
         """Returns ``loss`` (scalar), ``probabilities`` ``[N, classes]`` and ``features`` ``[N, F]``."""
-        return self._step(batch, "train")
+        return self._step(batch, batch_idx, "train")
 
     def validation_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
         """Returns what :meth:`training_step` returns."""
-        return self._step(batch, "val")
+        return self._step(batch, batch_idx, "val")
 
     def test_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
         """Returns what :meth:`training_step` returns."""
-        return self._step(batch, "test")
+        return self._step(batch, batch_idx, "test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Returns the probability of each class, shape ``[N, classes]``."""
         pictures = batch if isinstance(batch, Tensor) else batch[0]
         probabilities: Tensor = self(pictures).softmax(dim=1)
         return probabilities
+
+    def on_train_start(self) -> None:
+        """Has the optimizer go over the parameters once a step on the CPU, unless its settings say otherwise.
+
+        A step of Adam takes half the time, and differs in its last bits. On other devices torch chooses itself.
+        """
+        for optimizer in self.trainer.optimizers:
+            if optimizer.defaults.get("fused", False) is None and not optimizer.defaults.get("foreach"):
+                for group in optimizer.param_groups:
+                    group["fused"] = True if self.device.type == "cpu" else None
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics of the epoch."""
@@ -178,7 +234,7 @@ class GelClassifier(LightningModule):
         state = checkpoint["state_dict"]
         for key in [key for key in state if key.startswith("backbone.")]:
             del state[key]
-        checkpoint["backbone_fingerprint"] = self.backbone.fingerprint
+        checkpoint["backbone_fingerprint"] = self.backbone_fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts this module's backbone in the place of the one that was left out.
@@ -189,20 +245,21 @@ class GelClassifier(LightningModule):
         trained_on = checkpoint.get("backbone_fingerprint")
         if trained_on is None:
             raise GelError("not a checkpoint of GelClassifier; name one that gel-fit fit has written")
-        if trained_on != self.backbone.fingerprint:
+        if trained_on != self.backbone_fingerprint:
             raise GelError(
                 f"the checkpoint's head was trained on other {self.hparams['backbone']} weights than "
                 f"{self.hparams['weights']}; name the weights it was trained on with --model.weights"
             )
-        own = {f"backbone.{key}": value for key, value in self.backbone.state_dict().items()}
-        checkpoint["state_dict"] = own | checkpoint["state_dict"]
+        if "backbone" in self._modules:
+            own = {f"backbone.{key}": value for key, value in self.backbone.state_dict().items()}
+            checkpoint["state_dict"] = own | checkpoint["state_dict"]
 
     def _name_classes(self, names: Sequence[str]) -> None:
         """Makes what depends on the classes: the head and the metrics."""
         self.class_names = tuple(names)
         self.hparams["class_names"] = list(names)
         classes = len(names)
-        self.head = self.make_head(self.backbone.num_features, classes)
+        self.head = self.make_head(self.num_features, classes)
         positive = names[self.positive]
         metrics = MetricCollection(
             {
@@ -239,21 +296,26 @@ class GelClassifier(LightningModule):
             )
         return torch.tensor(self.class_weights, dtype=torch.float32)
 
-    def _step(self, batch: Sequence[Any], stage: str) -> dict[str, Tensor]:
+    def _step(self, batch: Sequence[Any], batch_idx: int, stage: str) -> dict[str, Tensor]:
         pictures, labels = batch[0], batch[1]
-        features = self.backbone(pictures)
+        features = self._features(pictures)
         logits = self.head(features)
         loss = functional.cross_entropy(logits, labels, self.loss_weights if stage == "train" else None)
         probabilities = logits.detach().softmax(dim=1)
-        getattr(self, f"{stage}_metrics").update(probabilities, labels)
-        # Once for each picture: under nan_strategy="disable" torchmetrics forgets a weight.
-        getattr(self, f"{stage}_loss").update(loss.detach().expand(len(labels)))
+        # Metrics take longer to update than a small head to train: they get an epoch at once.
+        if batch_idx == 0:
+            self._outcomes[stage].clear()
+        self._outcomes[stage].append((loss.detach().expand(len(labels)), probabilities, labels))
         return {"loss": loss, "probabilities": probabilities, "features": features}
 
     def _end_epoch(self, stage: str) -> None:
         """Logs the epoch's metrics, and stops a training whose loss is no longer a number."""
         mean_loss: MeanMetric = getattr(self, f"{stage}_loss")
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")
+        losses, probabilities, labels = (torch.cat(parts) for parts in zip(*self._outcomes[stage], strict=True))
+        self._outcomes[stage].clear()
+        mean_loss.update(losses)  # of each picture: under nan_strategy="disable" torchmetrics forgets a weight
+        metrics.update(probabilities, labels)
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if not self.trainer.sanity_checking:
             loss = mean_loss.compute()
@@ -278,6 +340,16 @@ class GelClassifier(LightningModule):
             f"the {stage} loss is no longer a number in epoch {self.current_epoch}; {kept}; "
             "lower the learning rate (--model.optimizer.lr)"
         )
+
+
+def known_classes(name: str) -> list[str]:
+    """The classes that ``head``, ``optimizer`` or ``lr_scheduler`` takes by their bare names."""
+    module, base = (
+        {"head": heads, "optimizer": torch.optim, "lr_scheduler": torch.optim.lr_scheduler}[name],
+        DESCRIBED[name],
+    )
+    kinds = (kind for kind in vars(module).values() if isinstance(kind, type))
+    return sorted(kind.__name__ for kind in kinds if issubclass(kind, base) and kind is not base)
 
 
 def plain_description(name: str, value: Any) -> Any:

@@ -16,23 +16,32 @@ from typing import Any, NoReturn
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from gel_lightning import __version__
-from gel_lightning.callbacks import EmptyRunRemover, EpochSeed, PredictionsFile, TensorBoardPages
-from gel_lightning.classifier import DEFAULT_OPTIMIZER, GelClassifier, plain_description
-from gel_lightning.console import Announcement, print_counts, print_line, print_metrics
+from gel_lightning.callbacks import (
+    EmptyRunRemover,
+    EpochSeed,
+    LastCheckpoint,
+    OneThread,
+    PredictionsFile,
+    TensorBoardPages,
+)
+from gel_lightning.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
+from gel_lightning.console import Announcement, print_counts, print_line, print_metrics, print_stores
 from gel_lightning.datamodule import DATA_ROOT, GelDataModule
 from gel_lightning.errors import GelError
 from gel_lightning.progress import RunProgress
-from gel_lightning.results import HARDWARE, HEADS, ResultsFile, class_name, short_names
+from gel_lightning.results import HARDWARE, ResultsFile, class_name, short_names
+from gel_lightning.store import clear_stores, default_cache_dir, list_stores
 
 DESCRIPTION = """Is this picture a gel electrophoresis image? `fit` trains a head on the features of a frozen
-network, and validates and tests it; `validate`, `test` and `predict` use a checkpoint that fit has written. Two more
-commands: `gel-fit data check` looks at folders of pictures, and `gel-fit data draw` draws some."""
+network, and validates and tests it; `validate`, `test` and `predict` use a checkpoint that fit has written. More
+commands: `gel-fit compare` fits and ranks many models, `gel-fit data check` looks at folders of pictures, `gel-fit data
+draw` draws some, and `gel-fit data cache` lists or removes the feature vectors that are kept."""
 DESCRIPTIONS = {
     "fit": "Trains a head on the training pictures, and validates and tests the best checkpoint.",
     "validate": "Measures a checkpoint on the validation pictures.",
@@ -48,8 +57,17 @@ TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
 }
+CLI_OPTIONS: dict[str, Any] = {
+    "model_class": GelClassifier,
+    "datamodule_class": GelDataModule,
+    "seed_everything_default": 42,
+    "trainer_defaults": TRAINER_DEFAULTS,
+}
 # What the operating system says when a file cannot be written, and a person can do something about it.
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+UNWRITABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EEXIST),  # a file where a folder is to be
+)
 
 
 class Parser(LightningArgumentParser):
@@ -61,7 +79,7 @@ class Parser(LightningArgumentParser):
         unknown = re.search(r'"model\.(head|optimizer|lr_scheduler)".*dot import path string: (\S+)', message)
         if unknown:
             key, value = unknown.groups()
-            message = f"no {key} {value!r}; choose {', '.join(_choices(key))}, or a class by its import path"
+            message = f"no {key} {value!r}; choose {', '.join(known_classes(key))}, or a class by its import path"
         _complain(f"{message} (see {self.prog.replace(' [options]', '')} --help)")
         sys.exit(2)
 
@@ -69,17 +87,11 @@ class Parser(LightningArgumentParser):
 class GelCLI(LightningCLI):
     """LightningCLI of a GelClassifier and a GelDataModule: see https://lightning.ai/docs."""
 
+    accelerator_option = "--trainer.accelerator"
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what a run is named, where its results go, and what the data and the run share."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val/loss",
-                "checkpoint.filename": "best",
-                "checkpoint.enable_version_counter": False,
-                "model.optimizer": plain_description("optimizer", DEFAULT_OPTIMIZER),
-            }
-        )
+        self.add_shared_arguments(parser)
         parser.add_argument(
             "--name",
             type=str | None,
@@ -97,6 +109,19 @@ class GelCLI(LightningCLI):
             default=Path("predictions.csv"),
             help="CSV file that predict writes.",
         )
+
+    @staticmethod
+    def add_shared_arguments(parser: LightningArgumentParser) -> None:
+        """Adds what all commands that train have: the best checkpoint, and one seed for the data and the run."""
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/loss",
+                "checkpoint.filename": "best",
+                "checkpoint.enable_version_counter": False,
+                "model.optimizer": plain_description("optimizer", DEFAULT_OPTIMIZER),
+            }
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -104,13 +129,14 @@ class GelCLI(LightningCLI):
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         self.asked_weights = config.model.weights
-        if not 0 <= config.seed_everything < 2**32:
-            raise GelError(f"no seed {config.seed_everything}; give one from 0 to {2**32 - 1} (--seed_everything)")
+        check_seed(config.seed_everything)
         if config.ckpt_path is None:
             if self.config.subcommand != "fit":
                 raise GelError("no trained model; name a checkpoint that gel-fit fit has written with --ckpt_path")
         else:
-            made_with = _checkpoint_model(Path(config.ckpt_path))
+            checkpoint = _checkpoint(Path(config.ckpt_path))
+            self.steps_done = checkpoint["global_step"]
+            made_with = _model(checkpoint["hyper_parameters"])
             if self.config.subcommand == "fit" and _model(config.model.as_dict()) != made_with:
                 raise GelError(
                     f"{config.ckpt_path} is a checkpoint of another model: {made_with}, where this run asks for "
@@ -137,19 +163,8 @@ class GelCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer, with the callbacks of this command and, for fit, a logger of its own."""
-        config = self.config_init[self.subcommand]
-        callbacks = list(config.trainer.callbacks or [])
-        if config.trainer.enable_progress_bar is not False:
-            callbacks.append(RunProgress())
-        seed = config.seed_everything
-        callbacks.append(ResultsFile(config.results_file, seed))
-        if self.subcommand == "fit":
-            self.config.fit.ckpt_path = None  # so that the config.yaml of a resumed run begins the same run anew
-            callbacks += [TensorBoardPages(), Announcement()]
-            callbacks += [] if seed is False else [EpochSeed(seed)]
-        elif self.subcommand == "predict":
-            self.predictions = PredictionsFile(config.predictions_file)
-            callbacks.append(self.predictions)
+        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        callbacks = [*(config.trainer.callbacks or []), *self.make_callbacks(config)]
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:
@@ -157,25 +172,44 @@ class GelCLI(LightningCLI):
             if accelerator in ("auto", "cpu"):
                 raise
             raise GelError(
-                f"accelerator {accelerator!r} cannot be used here ({_one_line(error)}); "
-                "run on the processor with --trainer.accelerator cpu"
+                f"accelerator {accelerator!r} cannot be used here ({one_line(error)}); "
+                f"run on the processor with {self.accelerator_option} cpu"
             ) from error
-        if self.subcommand != "fit":
+        if self.subcommand not in ("fit", None):
             return trainer
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it where mypy does not look
-        # ModelCheckpoint's own save_last saves but those epochs that were the best so far.
-        callbacks.append(ModelCheckpoint(config.checkpoint.dirpath, "last", enable_version_counter=False))
+        callbacks.append(LastCheckpoint(config.checkpoint.dirpath))
         if config.trainer.logger in (None, True) and not config.trainer.fast_dev_run:
-            folder = _resumed(config)
-            if folder is None:
-                folder = _claimed(config)
+            folder, purge = _resumed(config), {}
+            if folder is not None:  # what is trained again is drawn once
+                purge = {"purge_step": self.steps_done}
+            else:
+                folder = self.claim_folder(config)
                 callbacks.append(EmptyRunRemover(folder))
             save_dir, name = folder.parent.parent, folder.parent.name
-            trainer.logger = TensorBoardLogger(save_dir, name, folder.name, default_hp_metric=False)
+            trainer.logger = TensorBoardLogger(save_dir, name, folder.name, default_hp_metric=False, **purge)
         return trainer
 
-    def after_fit(self) -> None:
-        """Measures the best checkpoint on the validation and the test pictures, and says where all of it is."""
+    def make_callbacks(self, config: Any) -> list[Callback]:
+        """Makes the callbacks of this command."""
+        callbacks: list[Callback] = [ResultsFile(config.results_file, config.seed_everything)]
+        if config.trainer.enable_progress_bar is not False:
+            callbacks.append(RunProgress())
+        if self.subcommand == "fit":
+            self.config.fit.ckpt_path = None  # so that the config.yaml of a resumed run begins the same run anew
+            callbacks += [TensorBoardPages(), Announcement(), OneThread()]
+            callbacks += [] if config.seed_everything is False else [EpochSeed(config.seed_everything)]
+        elif self.subcommand == "predict":
+            self.predictions = PredictionsFile(config.predictions_file)
+            callbacks.append(self.predictions)
+        return callbacks
+
+    def claim_folder(self, config: Any) -> Path:
+        """Makes the folder of a run."""
+        return claimed(config, config.name)
+
+    def measure(self) -> dict[str, dict[str, Any]]:
+        """Measures the best checkpoint on the validation and the test pictures."""
         checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
         logger = self.trainer.logger
         self.trainer.logger = None  # the curves are of the epochs; what is measured now is none of them
@@ -183,13 +217,21 @@ class GelCLI(LightningCLI):
         for stage, measure in (("val", self.trainer.validate), ("test", self.trainer.test)):
             measure(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, verbose=False)
             metrics[stage] = dict(self.trainer.callback_metrics)
+        self.trainer.logger = logger
+        return metrics
+
+    def after_fit(self) -> None:
+        """Measures the best checkpoint, and says where all of it is."""
+        metrics = self.measure()
         if not self.trainer.is_global_zero:
             return
+        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        logger = self.trainer.logger
         print_metrics(metrics, self.model)
         if isinstance(logger, TensorBoardLogger):
-            print_line(f"TensorBoard: tensorboard --logdir {_from_here(logger.save_dir)}")
+            print_line(f"TensorBoard: tensorboard --logdir {from_here(logger.save_dir)}")
         if checkpoint:
-            print_line(f"checkpoint: {_from_here(checkpoint)}")
+            print_line(f"checkpoint: {from_here(checkpoint)}")
         print_line(f"results: {self.config_init.fit.results_file}")
 
     def after_validate(self) -> None:
@@ -230,23 +272,25 @@ def main(args: Sequence[str] | None = None) -> int:
         if given[:1] == ["data"]:
             return data_command(given[1:])
         with _thread_errors_raised():
-            GelCLI(
-                GelClassifier,
-                GelDataModule,
-                args=None if args is None else given,
-                seed_everything_default=42,
-                trainer_defaults=TRAINER_DEFAULTS,
-                save_config_kwargs={"overwrite": True},
-                parser_class=Parser,
-                parser_kwargs={
-                    "prog": "gel-fit",
-                    "version": __version__,
-                    "description": DESCRIPTION,
-                    **{name: {"description": text} for name, text in DESCRIPTIONS.items()},
-                },
-            )
+            if given[:1] == ["compare"]:
+                from gel_lightning.comparison.cli import compare_command
+
+                compare_command(given[1:])
+            else:
+                GelCLI(
+                    args=None if args is None else given,
+                    save_config_kwargs={"overwrite": True},
+                    parser_kwargs={
+                        "prog": "gel-fit",
+                        "version": __version__,
+                        "description": DESCRIPTION,
+                        **{name: {"description": text} for name, text in DESCRIPTIONS.items()},
+                    },
+                    parser_class=Parser,
+                    **CLI_OPTIONS,
+                )
     except (GelError, MisconfigurationException) as error:
-        _complain(_one_line(error))
+        _complain(one_line(error))
         return 1
     except OSError as error:
         if error.errno not in UNWRITABLE:
@@ -263,7 +307,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def data_command(args: Sequence[str]) -> int:
-    """Runs `gel-fit data check` or `gel-fit data draw`.
+    """Runs `gel-fit data check`, `gel-fit data draw` or `gel-fit data cache`.
 
     Args:
         args: the command line after `data`.
@@ -284,31 +328,30 @@ def data_command(args: Sequence[str]) -> int:
     draws = Parser(description="Draws a data set of gels and look-alikes.")
     draws.add_argument("--to", type=Path, required=True, help="Folder for dataset and test_images.")
     draws.add_argument("--seed", type=int, default=42, help="The same seed draws the same pictures.")
+    caches = Parser(description="Lists what is kept of pictures, so that no run computes it again, with its size.")
+    caches.add_argument("--data.cache_dir", type=Path, default=default_cache_dir(), help="Folder where it is kept.")
+    caches.add_argument("--clear", action="store_true", help="Removes all of it.")
     parser = Parser(prog="gel-fit data", description="Commands about folders of pictures.")
     commands = parser.add_subcommands()
     commands.add_subcommand("check", checks, help="Looks at the pictures.")
     commands.add_subcommand("draw", draws, help="Draws pictures for use with no network.")
+    commands.add_subcommand("cache", caches, help="Lists the feature vectors that are kept, or removes them.")
     config = parser.parse_args(list(args))
     if config.subcommand == "check":
         return check(config.check.data.train_dir, config.check.data.test_dir)
+    if config.subcommand == "cache":
+        root = config.cache.data.cache_dir.expanduser()
+        if config.cache.clear:
+            print_line(f"{clear_stores(root) / 1e6:.1f} MB removed from {root}")
+        else:
+            print_stores(root, list_stores(root))
+        return 0
     print_line(f"drawn pictures: {draw_data_set(config.draw.to, config.draw.seed)}")
     return 0
 
 
-def _choices(key: str) -> list[str]:
-    """The classes that an option takes by their bare names."""
-    if key == "head":
-        return list(HEADS)
-    module, base = {
-        "optimizer": (torch.optim, torch.optim.Optimizer),
-        "lr_scheduler": (torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
-    }[key]
-    classes = (kind for kind in vars(module).values() if isinstance(kind, type))
-    return sorted(kind.__name__ for kind in classes if issubclass(kind, base) and kind is not base)
-
-
-def _checkpoint_model(path: Path) -> str:
-    """Names the model in a checkpoint, after making sure that it is one of ours and safe to load."""
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """Loads a checkpoint, after making sure that it is one of ours and safe to load."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -318,14 +361,20 @@ def _checkpoint_model(path: Path) -> str:
             f"{path}: refused, because it holds more than plain data; name a checkpoint of gel-fit"
         ) from error
     except Exception as error:  # on damaged files torch.load raises nearly anything
-        raise GelError(f"{path}: not a whole checkpoint ({_one_line(error)}); name another with --ckpt_path") from error
+        raise GelError(f"{path}: not a whole checkpoint ({one_line(error)}); name another with --ckpt_path") from error
     if not isinstance(checkpoint, dict) or "backbone_fingerprint" not in checkpoint:
         raise GelError(f"{path}: a checkpoint of another model; name one that gel-fit fit has written (--ckpt_path)")
-    return _model(checkpoint["hyper_parameters"])
+    return checkpoint
 
 
 def _model(config: Any) -> str:
     return f"{config['backbone']} + {class_name(config['head'])} + {class_name(config['optimizer'])}"
+
+
+def check_seed(seed: int) -> None:
+    """Refuses a seed that not all generators take."""
+    if not 0 <= seed < 2**32:
+        raise GelError(f"no seed {seed}; give one from 0 to {2**32 - 1} (--seed_everything)")
 
 
 def _run_name(config: Any) -> str:
@@ -340,15 +389,15 @@ def _run_name(config: Any) -> str:
 
 def _resumed(config: Any) -> Path | None:
     """The folder of the run that is resumed, if the checkpoint is still where that run has put it."""
-    if config.ckpt_path is None:
+    if config.get("ckpt_path") is None:
         return None
     folder = Path(config.ckpt_path).absolute().parent
     return folder.parent if folder.name == "checkpoints" else None
 
 
-def _claimed(config: Any) -> Path:
+def claimed(config: Any, name: str) -> Path:
     """Makes the next folder version_N. Making it is what claims it, so runs at once never share one."""
-    parent = Path(config.trainer.default_root_dir or "").absolute() / "lightning_logs" / str(config.name)
+    parent = Path(config.trainer.default_root_dir or "").absolute() / "lightning_logs" / name
     parent.mkdir(parents=True, exist_ok=True)
     taken = [int(path.name[8:]) for path in parent.glob("version_*") if path.name[8:].isdecimal()]
     for number in count(max(taken, default=-1) + 1):
@@ -383,13 +432,13 @@ def _thread_errors_raised() -> Iterator[None]:
         raise unwritten[0]
 
 
-def _from_here(path: str | Path) -> Path:
+def from_here(path: str | Path) -> Path:
     """A path as short as it can be said from the working folder."""
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 

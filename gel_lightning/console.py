@@ -1,6 +1,8 @@
 """What a person reads in the terminal before and after a run."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +12,7 @@ from rich.table import Table
 from gel_lightning.classifier import GelClassifier
 from gel_lightning.datamodule import GelDataModule
 from gel_lightning.results import hyperparameters
+from gel_lightning.store import Contents
 
 STAGE_NAMES = {"val": "validation", "test": "test"}
 
@@ -27,17 +30,33 @@ class Announcement(Callback):
             f"{model['backbone']} (weights: {model['weights']}) + {model['head']} + {model['optimizer']} "
             f"on {model['hardware']}, {trainer.max_epochs} epochs"
         )
-        counts = {part: len(pictures.paths) for part, pictures in data.parts.items()}
-        print_line(
-            f"{counts['train']} training, {counts['val']} validation and {counts['test']} test pictures of "
-            f"{len(pl_module.class_names)} classes: {', '.join(pl_module.class_names)}"
-        )
-        made_up = ["drawn pictures"] * data.drawn + ["a random backbone"] * (model["weights"] == "none")
-        if made_up:
+        print_data(data, model["weights"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says what was computed before the training could begin, and where it is kept."""
+        data = getattr(trainer, "datamodule", None)
+        cache = data.cache if isinstance(data, GelDataModule) else None
+        if trainer.is_global_zero and cache is not None and cache.computed:
             print_line(
-                f"This is a demonstration with {' and '.join(made_up)}: "
-                "its figures say nothing about pictures of real gels."
+                f"{cache.computed} feature vectors computed in {cache.seconds:.1f} seconds "
+                f"({cache.computed / cache.seconds:.0f} a second) and kept in {cache.root}"
             )
+
+
+def print_data(data: GelDataModule, weights: str) -> None:
+    """Prints what pictures there are, and whether this is but a demonstration."""
+    counts = {part: len(pictures.paths) for part, pictures in data.parts.items()}
+    names = data.parts["train"].class_names
+    print_line(
+        f"{counts['train']} training, {counts['val']} validation and {counts['test']} test pictures of "
+        f"{len(names)} classes: {', '.join(names)}"
+    )
+    made_up = ["drawn pictures"] * data.drawn + ["a random backbone"] * (weights == "none")
+    if made_up:
+        print_line(
+            f"This is a demonstration with {' and '.join(made_up)}: "
+            "its figures say nothing about pictures of real gels."
+        )
 
 
 def print_line(text: str) -> None:
@@ -78,3 +97,51 @@ def print_counts(counts: Mapping[str, int]) -> None:
     if counts["error"]:
         table.add_row("cannot be read", str(counts["error"]))
     Console(markup=False).print(table)
+
+
+def print_stores(root: Path, stores: Sequence[Contents]) -> None:
+    """Prints what is kept of pictures in a folder, a row for each kind of it."""
+    print_line(f"kept in {root}: {sum(store.size for store in stores) / 1e6:.1f} MB")
+    table = Table("what", "backbone", "weights", "px", "view", "device", box=None)
+    table.add_column("pictures", justify="right")
+    table.add_column("MB", justify="right")
+    for store in stores:
+        key = store.key
+        vectors = [str(key.get(name, "")) for name in ("backbone", "weights", "image_size", "view", "device")]
+        vectors[1] = vectors[1][:8]
+        table.add_row(key.get("kind", "damaged"), *vectors, str(store.rows), f"{store.size / 1e6:.1f}")
+    if stores:
+        Console(markup=False).print(table)
+
+
+def print_comparison(rows: Sequence[Mapping[str, str]]) -> None:
+    """Prints the rows of a results file as a table, the best test accuracy first, the failed models last.
+
+    Models of equal test accuracy are in the order of their ROC AUC; all that have the best are marked.
+    """
+    tested = [row for row in rows if not row["error"]]
+    tested.sort(key=lambda row: (float(row["accuracy"]), float(row["roc_auc"])), reverse=True)
+    table = Table("", "model", box=None)
+    for column in ("test", "ROC AUC", "val.", "training"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in tested:
+        matrix = json.loads(row["conf_mat"])
+        right, total = sum(line[i] for i, line in enumerate(matrix)), sum(map(sum, matrix))
+        best = row["accuracy"] == tested[0]["accuracy"]
+        table.add_row(
+            "★" if best else "",
+            _model(row),
+            f"{right}/{total}  {float(row['accuracy']):.3f}",
+            f"{float(row['roc_auc']):.3f}",
+            f"{float(row['val_accuracy']):.3f}",
+            f"{float(row['training_time_mins']) * 60:.1f} s",
+            style="bold" if best else "",
+        )
+    for row in rows:
+        if row["error"]:
+            table.add_row("✗", _model(row), "failed", style="red")
+    Console(markup=False).print(table)
+
+
+def _model(row: Mapping[str, str]) -> str:
+    return " ".join(row[name] for name in ("pretrained_model", "classifier_head", "opt_alg", "hardware_type"))

@@ -1,5 +1,6 @@
-"""GelDataModule: folders of class folders to data sets, splits and loaders."""
+"""GelDataModule: folders of class folders to splits and loaders, of pictures or of their feature vectors."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,81 +8,33 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric.utilities import suggested_max_num_workers
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from gel_lightning.cache import PictureCache
+from gel_lightning.datasets import Augmentation, FeatureDataset, PictureDataset, UnlabelledDataset, ViewSampler
 from gel_lightning.download import download_originals
 from gel_lightning.drawn import draw_data_set
 from gel_lightning.errors import GelError
+from gel_lightning.features import find_features
 from gel_lightning.folders import LabelledPictures, find_pictures, read_class_folders
-from gel_lightning.images import PictureError, read_picture
-from gel_lightning.splits import near_duplicate_groups, picture_hashes, stratified_split
+from gel_lightning.splits import hash_pictures, near_duplicate_groups, picture_hashes, stratified_split
+from gel_lightning.store import default_cache_dir
 
 DATA_ROOT = Path("data/gel_electrophoresis")
 DRAWN_ROOT = Path("data/drawn")
 SPLIT = ("seed", "val_fraction", "test_fraction")  # what the parts depend on, besides the pictures
 
 
-def picture_transform(image_size: int) -> v2.Transform:
-    """Makes the transform from a grey PIL picture to values in [0, 1], shape ``[1, image_size, image_size]``."""
-    return v2.Compose([v2.Resize((image_size, image_size)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
-
-
-class PictureDataset(Dataset[tuple[Tensor, int, int]]):
-    """Labelled picture files.
-
-    An item is the picture, values in [0, 1] of shape ``[1, image_size, image_size]``, its label, and its
-    index in ``paths``.
-
-    Args:
-        pictures: files, labels and class names.
-        image_size: side of the pictures in pixels.
-    """
-
-    def __init__(self, pictures: LabelledPictures, image_size: int) -> None:
-        self.paths = pictures.paths
-        self.labels = pictures.labels
-        self.transform = picture_transform(image_size)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        return self.transform(read_picture(self.paths[index])), self.labels[index], index
-
-
-class UnlabelledDataset(Dataset[tuple[Tensor, str, str]]):
-    """Picture files to be classified.
-
-    An item is the picture, as in :class:`PictureDataset`, its path, and why it cannot be read: empty where it
-    can, else the picture is black, so that one bad file does not stop the rest.
-
-    Args:
-        paths: the files.
-        image_size: side of the pictures in pixels.
-    """
-
-    def __init__(self, paths: Sequence[Path], image_size: int) -> None:
-        self.paths = paths
-        self.image_size = image_size
-        self.transform = picture_transform(image_size)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, str, str]:
-        path = self.paths[index]
-        try:
-            return self.transform(read_picture(path)), str(path), ""
-        except PictureError as error:
-            return torch.zeros(1, self.image_size, self.image_size), str(path), error.reason
-
-
 class GelDataModule(LightningDataModule):
     """Pictures in class folders, split so that near-identical ones are never on both sides.
+
+    A trainer whose module takes feature vectors in place of pictures, as GelClassifier does, gets vectors: each
+    is computed once and kept, and found again by any later run that needs the same one.
 
     Args:
         train_dir: folder of class folders, for training and validation. None takes
@@ -95,7 +48,15 @@ class GelDataModule(LightningDataModule):
         test_fraction: share of train_dir held out for testing if there is no test_dir, in (0, 1).
         image_size: side in pixels to which pictures are resized.
         num_workers: processes that decode pictures. None takes one fewer than there are cores, at most 4.
-        seed: of the split and of the order of the training pictures.
+        cache_features: computes each picture's feature vector once and keeps it. False runs every picture through
+            the backbone in every epoch, and keeps nothing.
+        cache_dir: folder where vectors are kept; None takes the user's cache folder.
+        views: versions of each training picture, of which each epoch draws one: the picture itself, and randomly
+            augmented ones.
+        augmentation: transforms of torchvision.transforms.v2, or the like, that make the augmented versions of a
+            picture, values in [0, 1] of shape [1, image_size, image_size]. None takes the original study's:
+            RandomResizedCrop, RandomHorizontalFlip and RandomRotation by up to 10 degrees.
+        seed: of the split, of the order of the training pictures and of their augmentation.
     """
 
     def __init__(
@@ -109,6 +70,10 @@ class GelDataModule(LightningDataModule):
         test_fraction: float = 0.2,
         image_size: int = 224,
         num_workers: int | None = None,
+        cache_features: bool = True,
+        cache_dir: str | Path | None = None,
+        views: int = 1,
+        augmentation: list[nn.Module] | None = None,
         seed: int = 42,
     ) -> None:
         super().__init__()
@@ -123,6 +88,9 @@ class GelDataModule(LightningDataModule):
         self.image_size = _at_least(1, "image_size", image_size)
         workers = min(4, suggested_max_num_workers(1)) if num_workers is None else num_workers
         self.num_workers = _at_least(0, "num_workers", workers)
+        self.cache = PictureCache(_path(cache_dir) or default_cache_dir()) if cache_features else None
+        self.views = _at_least(1, "views", views)
+        self.augmentation = augmentation
         self.seed = seed
         self.parts: dict[str, LabelledPictures] = {}
         self.class_names: tuple[str, ...] | None = None
@@ -164,7 +132,7 @@ class GelDataModule(LightningDataModule):
             self.predict_paths = find_pictures(self.predict_dir)
         elif stage == "test" and self.test_dir is not None and not self.parts:
             test = read_class_folders(self.test_dir)
-            picture_hashes(test.paths)  # names all unreadable pictures at once
+            self._hashes(test.paths)  # names all unreadable pictures at once
             self.parts = {"test": test}
             self.class_names = tuple(test.class_names)
         elif "train" not in self.parts:
@@ -172,24 +140,24 @@ class GelDataModule(LightningDataModule):
             self.class_names = tuple(self.parts["train"].class_names)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Training pictures, in an order that depends on the seed and the epoch alone."""
-        dataset = PictureDataset(self.parts["train"], self.image_size)
-        # Lightning tells a DistributedSampler the epoch, so a resumed run sees the order it would have seen.
-        sampler: DistributedSampler[Any] = DistributedSampler(
+        """Training pictures, in an order and in views that depend on the seed and the epoch alone."""
+        dataset = self._dataset("train")
+        sampler = ViewSampler(
             dataset,
+            self.views,
+            self.seed,
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
-            seed=self.seed,
         )
         return self._loader(dataset, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation pictures, in the order of their names."""
-        return self._loader(PictureDataset(self.parts["val"], self.image_size))
+        return self._loader(self._dataset("val"))
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Test pictures, in the order of their names."""
-        return self._loader(PictureDataset(self.parts["test"], self.image_size))
+        return self._loader(self._dataset("test"))
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Pictures to be classified, in the order of their names: see :class:`UnlabelledDataset`."""
@@ -207,7 +175,31 @@ class GelDataModule(LightningDataModule):
         if "train" in self.parts and any(getattr(self, name) != before[name] for name in SPLIT):
             self.parts = self._split()
 
+    def _dataset(self, part: str) -> PictureDataset | FeatureDataset:
+        """The pictures of a part, or their vectors if the trainer's module takes those."""
+        views = self.views if part == "train" else 1
+        size = self.image_size
+        transforms = self.augmentation or [
+            v2.RandomResizedCrop(size, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomRotation(10),
+        ]
+        augmentation = Augmentation(transforms, self.seed) if views > 1 else None
+        pictures = PictureDataset(self.parts[part], size, augmentation, self.cache)
+        trainer = self.trainer
+        model: Any = trainer.lightning_module if trainer else None
+        if self.cache is None or trainer is None or not hasattr(type(model), "backbone_fingerprint"):
+            return pictures
+        loading = (self.batch_size, self.num_workers)
+        return FeatureDataset(pictures, find_features(self.cache, trainer, model, pictures, views, *loading))
+
     def _loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
+        # What a loader draws for its workers would shift the dropout that is drawn after it.
+        options["generator"] = torch.Generator()
+        if isinstance(dataset, FeatureDataset):
+            # Lightning warns of too few workers, which are of no use here.
+            warnings.filterwarnings("ignore", message=".*does not have many workers", category=PossibleUserWarning)
+            return DataLoader(dataset, self.batch_size, collate_fn=dataset.collate, **options)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -215,6 +207,9 @@ class GelDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             **options,
         )
+
+    def _hashes(self, paths: Sequence[Path]) -> np.ndarray:
+        return picture_hashes(self.cache.hashes(paths) if self.cache else hash_pictures(paths))
 
     def _split(self) -> dict[str, LabelledPictures]:
         """Parts ``train``, ``val`` and ``test``, from one folder or two."""
@@ -224,7 +219,7 @@ class GelDataModule(LightningDataModule):
         if test_dir is None and self.train_dir is None and default_test.exists():
             test_dir = default_test
         test = read_class_folders(test_dir, pictures.class_names) if test_dir else None
-        hashes = picture_hashes([*pictures.paths, *(test.paths if test else [])])
+        hashes = self._hashes([*pictures.paths, *(test.paths if test else [])])
         labels = np.array(pictures.labels)
         groups = near_duplicate_groups(hashes[: len(labels)])
         train = np.arange(len(labels))

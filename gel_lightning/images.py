@@ -1,5 +1,6 @@
 """Any picture file a lab has -> one 8-bit grey picture; the only place that decodes."""
 
+import hashlib
 import logging
 import re
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -26,6 +28,9 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gel", ".gif", ".jpeg", ".jpg", ".png", ".t
 
 MAX_PIXELS = 1024**3 // 4 // 3
 """Width times height above which a picture is refused: 89,478,485, Pillow's own limit (256 MiB of RGB)."""
+
+DECODING = f"1, Pillow {PIL.__version__}"
+"""What the grey values depend on besides a file's content; the number is raised when decoding here changes."""
 
 _PHOTOMETRIC_INTERPRETATION = 262
 _SAMPLE_FORMAT = 339
@@ -96,11 +101,39 @@ def read_picture(path: str | Path) -> Image.Image:
         PictureError: the file cannot be opened, is cut off or damaged, is not a picture of a kind that can
             be read, or has more than :data:`MAX_PIXELS` pixels.
     """
-    with _opened(Path(path)) as picture:
+    return read_with_digest(path)[0]
+
+
+def read_with_digest(path: str | Path) -> tuple[Image.Image, bytes]:
+    """Reads a picture as :func:`read_picture` does, with the digest of the very bytes that were decoded.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The picture and its :func:`picture_digest`.
+
+    Raises:
+        PictureError: as for :func:`read_picture`.
+    """
+    content = _content(Path(path))
+    with _opened(Path(path), BytesIO(content)) as picture:
         picture.load()
         grey = _to_grey(picture)
         _turn_upright(grey, _orientation(picture))
-        return grey
+        return grey, hashlib.sha256(content).digest()
+
+
+def picture_digest(path: str | Path) -> bytes:
+    """Finds the SHA-256 of a file's content, 32 bytes, without decoding it.
+
+    Args:
+        path: the file.
+
+    Raises:
+        PictureError: the file cannot be opened.
+    """
+    return hashlib.sha256(_content(Path(path))).digest()
 
 
 def describe_picture(path: str | Path) -> PictureHeader:
@@ -112,25 +145,43 @@ def describe_picture(path: str | Path) -> PictureHeader:
     Raises:
         PictureError: as for :func:`read_picture`, as far as the header tells.
     """
-    with _opened(Path(path)) as picture:
+    # Given a path, Pillow maps the file into memory, and garbles raw TIFFs that EXIF turns by 90 degrees.
+    with _file(Path(path)) as file, _opened(Path(path), file) as picture:
         return PictureHeader(*picture.size, picture.mode, picture.format or "")
 
 
+def _content(path: Path) -> bytes:
+    with _file(path) as file:
+        return file.read()
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Opens a picture, its pixels not yet decoded; whatever goes wrong in the block is a PictureError."""
-    try:
+def _file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file; whatever goes wrong in the block is a PictureError."""
+    with _errors_named(path):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             # Opening a named pipe would wait for ever.
             raise PictureError(path, "is a folder or a device, not a picture file")
         if status.st_size == 0:
             raise PictureError(path, "is empty (0 bytes)")
-        # Given a path, Pillow maps the file into memory, and garbles raw TIFFs that EXIF turns by 90 degrees.
-        with path.open("rb") as file, _pillow_warnings_hidden(), _open(file) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            yield picture
+        with path.open("rb") as file:
+            yield file
+
+
+@contextmanager
+def _opened(path: Path, file: BinaryIO) -> Iterator[Image.Image]:
+    """Opens a picture, its pixels not yet decoded; whatever goes wrong in the block is a PictureError."""
+    with _errors_named(path), _pillow_warnings_hidden(), _open(file) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        yield picture
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except GelError:
         raise
     except Exception as error:  # damaged bytes make Pillow raise nearly anything

@@ -9,6 +9,49 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
+class GridProgress(ProgressBar):
+    """One bar over the fits of many models.
+
+    Args:
+        models: how many there are.
+        shown: False shows nothing.
+    """
+
+    def __init__(self, models: int, shown: bool = True) -> None:
+        super().__init__()
+        console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=10),
+            TextColumn(f"{{task.fields[done]}}/{models} models"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (shown and console.is_terminal),  # in a file a bar is but noise
+        )
+        self._task = self.bar.add_task("", total=models, done=0)
+        self._done = 0
+
+    def begin(self, name: str) -> None:
+        """Names the model that is fitted now."""
+        self.bar.update(self._task, description=name)
+
+    def end(self) -> None:
+        """Counts a model as done, however it ended."""
+        self._done += 1
+        self.bar.update(self._task, completed=self._done, done=self._done)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Advances the bar by an epoch."""
+        if trainer.max_epochs and trainer.max_epochs > 0:
+            self.bar.update(self._task, completed=self._done + (trainer.current_epoch + 1) / trainer.max_epochs)
+
+    def disable(self) -> None:
+        """Shows nothing: Lightning asks for it in all processes but the first."""
+        self.bar.disable = True
+
+
 class RunProgress(ProgressBar):
     """A bar over all batches of a fit, and one over the batches of a validation, test or prediction."""
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import Accelerator, CPUAccelerator, XLAAccelerator
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from gel_lightning.classifier import GelClassifier
 from gel_lightning.errors import GelError
@@ -35,14 +36,15 @@ COLUMNS = (
     *("inference_time_secs", "accuracy", "precision", "recall", "conf_mat", "roc_auc"),
     *("weights", "seed", "epochs", "train_pictures", "val_pictures", "test_pictures"),
     *(f"val_{name}" for name in VAL_METRICS),
-    *("version", "checkpoint"),
+    *("version", "checkpoint", "error"),
 )
 
 
 class ResultsFile(Timer):
     """Adds a row to a results file when a trained model has been tested.
 
-    The times in it are wall times of the fit loop and of predicting the test pictures, decoding included.
+    The times in it are wall times of the fit loop and of predicting the test pictures, decoding included. Where
+    vectors were kept, the time that computing them took is added, whenever that was.
     Precision and recall are weighted by class, rows of ``conf_mat`` are the actual class, and ``roc_auc``
     comes from probabilities. The validation metrics are those of the last ``trainer.validate``, else of the
     last epoch.
@@ -69,18 +71,18 @@ class ResultsFile(Timer):
         """Keeps what a later test no longer knows of the training."""
         super().on_fit_end(trainer, *args, **kwargs)
         self._fit = {
-            "training_time_mins": (self.time_elapsed("train") or 0.0) / 60,
+            "training_time_mins": self._seconds("train", trainer.train_dataloader, trainer.val_dataloaders) / 60,
             "epochs": trainer.current_epoch,
             "train_pictures": _pictures(trainer.train_dataloader),
             "version": _version(trainer),
         }
+        self._keep_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the validation metrics."""
+        """Keeps the validation metrics, unless this validation is a part of a fit."""
         super().on_validation_end(trainer, pl_module)
-        if not trainer.sanity_checking:
-            metrics = {f"val_{name}": trainer.callback_metrics[f"val/{name}"].item() for name in VAL_METRICS}
-            self._val = {"val_pictures": _pictures(trainer.val_dataloaders), **metrics}
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._keep_validation(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the row, if the model was trained in this process."""
@@ -90,17 +92,12 @@ class ResultsFile(Timer):
             return
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         model = hyperparameters(trainer, pl_module)
-        kind = (model["hardware"], model["backbone"], model["head"], model["optimizer"])
         add_result(
             self.path,
             {
-                "model_id": MODEL_IDS.get(kind, ""),
-                "hardware_type": model["hardware"],
-                "pretrained_model": model["backbone"],
-                "classifier_head": model["head"],
-                "opt_alg": model["optimizer"],
+                **model_columns(model["hardware"], model["backbone"], model["head"], model["optimizer"]),
                 **self._fit,
-                "inference_time_secs": self.time_elapsed("test"),
+                "inference_time_secs": self._seconds("test", trainer.test_dataloaders),
                 **{name: metrics[f"test/{name}"] for name in ("accuracy", "precision", "recall")},
                 "conf_mat": pl_module.confusion_matrices["test"].tolist(),
                 "roc_auc": metrics["test/auroc"],
@@ -111,6 +108,28 @@ class ResultsFile(Timer):
                 "checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", ""),
             },
         )
+
+    def _keep_validation(self, trainer: Trainer) -> None:
+        values = trainer.callback_metrics
+        if "val/loss" in values:
+            metrics = {f"val_{name}": values[f"val/{name}"].item() for name in VAL_METRICS}
+            self._val = {"val_pictures": _pictures(trainer.val_dataloaders), **metrics}
+
+    def _seconds(self, stage: str, *loaders: Any) -> float:
+        """The wall time of a stage, with the time it took to compute the vectors of its pictures."""
+        datasets = [loader.dataset for loader in loaders if loader is not None]
+        return (self.time_elapsed(stage) or 0.0) + sum(getattr(dataset, "seconds", 0.0) for dataset in datasets)
+
+
+def model_columns(hardware: str, backbone: str, head: str, optimizer: str) -> dict[str, Any]:
+    """The columns that say which model a row is of."""
+    return {
+        "model_id": MODEL_IDS.get((hardware, backbone, head, optimizer), ""),
+        "hardware_type": hardware,
+        "pretrained_model": backbone,
+        "classifier_head": head,
+        "opt_alg": optimizer,
+    }
 
 
 def add_result(path: Path, row: dict[str, Any]) -> None:
@@ -127,13 +146,14 @@ def add_result(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         text = read_results(path)
-        added = io.StringIO()
-        writer = csv.DictWriter(added, COLUMNS, restval="", lineterminator="\n")
-        if not text:
-            writer.writeheader()
-        writer.writerow(row)
         with replacing(path, newline="") as file:
-            file.write(text + added.getvalue())
+            file.write(text + _lines([row], header=not text))
+
+
+def rewrite_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Puts a results file of these rows in the place of another."""
+    with replacing(path, newline="") as file:
+        file.write(_lines(rows, header=True))
 
 
 def read_results(path: Path) -> str:
@@ -152,6 +172,15 @@ def read_results(path: Path) -> str:
     if text and text.splitlines()[0] != ",".join(COLUMNS):
         raise GelError(f"{path}: not a results file of this version; move it away, or name another with --results_file")
     return text if not text or text.endswith("\n") else text + "\n"
+
+
+def _lines(rows: Iterable[Mapping[str, Any]], header: bool) -> str:
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, COLUMNS, restval="", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return lines.getvalue()
 
 
 def hyperparameters(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:

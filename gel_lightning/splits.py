@@ -1,21 +1,15 @@
 """Groups of near-identical pictures, and splits that keep each group on one side."""
 
-import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from rich.console import Console
-from rich.progress import track
 
 from gel_lightning.errors import GelError
-from gel_lightning.images import PictureError, read_picture
-
-MANY_PICTURES = 200
-"""Above this number, reading shows a progress bar, if stderr is a terminal."""
+from gel_lightning.images import PictureError, read_with_digest
+from gel_lightning.reading import in_threads
 
 MAX_PAIRS = 2**22
 """About how many pairs of pictures are compared at once, which takes some 100 MB at most."""
@@ -24,12 +18,24 @@ MAX_FOLDS = 100
 """The most folds of a split, so that the smallest part that can be held out is a hundredth."""
 
 
-def hash_pictures(paths: Sequence[str | Path]) -> list[int | PictureError]:
-    """Finds the perceptual hash of each picture, or why it cannot be read.
+def hash_picture(path: str | Path) -> tuple[int, bytes] | PictureError:
+    """Finds the perceptual hash of a picture, with the digest of its file, or why it cannot be read.
 
     The hash is of 64 bits: which of the 8 x 8 lowest frequencies of the picture at 32 x 32 pixels exceed
     their median. Size, format, compression and contrast hardly change it. Source: imagehash's ``phash``,
     after https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html.
+    """
+    import imagehash  # loads scipy
+
+    try:
+        picture, digest = read_with_digest(path)
+    except PictureError as error:
+        return error
+    return int(str(imagehash.phash(picture)), 16), digest
+
+
+def hash_pictures(paths: Sequence[str | Path]) -> list[int | PictureError]:
+    """Finds the perceptual hash of each picture, as :func:`hash_picture` does, or why it cannot be read.
 
     Args:
         paths: picture files, n of them.
@@ -37,28 +43,15 @@ def hash_pictures(paths: Sequence[str | Path]) -> list[int | PictureError]:
     Returns:
         n hashes or errors, in the order of ``paths``.
     """
-    import imagehash  # loads scipy
-
-    def hash_picture(path: str | Path) -> int | PictureError:
-        try:
-            return int(str(imagehash.phash(read_picture(path))), 16)
-        except PictureError as error:
-            return error
-
-    # Decoding frees the interpreter's lock; each thread holds one decoded picture.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results: Iterable[int | PictureError] = pool.map(hash_picture, paths)
-        console = Console(stderr=True)
-        if len(paths) > MANY_PICTURES and console.is_terminal:
-            results = track(results, "Reading pictures", len(paths), console=console, transient=True)
-        return list(results)
+    results = in_threads(hash_picture, paths)
+    return [result if isinstance(result, PictureError) else result[0] for result in results]
 
 
-def picture_hashes(paths: Sequence[str | Path]) -> NDArray[np.uint64]:
-    """Finds the perceptual hash of each picture, as :func:`hash_pictures` does.
+def picture_hashes(results: Sequence[int | PictureError]) -> NDArray[np.uint64]:
+    """Takes the hashes of pictures, all of which must be readable.
 
     Args:
-        paths: picture files, n of them.
+        results: of :func:`hash_pictures`, n of them.
 
     Returns:
         Hashes, [n].
@@ -66,7 +59,6 @@ def picture_hashes(paths: Sequence[str | Path]) -> NDArray[np.uint64]:
     Raises:
         GelError: pictures cannot be read; all of them are named in its one line.
     """
-    results = hash_pictures(paths)
     if errors := [result for result in results if isinstance(result, PictureError)]:
         pictures, them = ("picture", "it") if len(errors) == 1 else ("pictures", "them")
         reasons = "; ".join(str(error) for error in errors)

@@ -20,6 +20,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision.models import get_model
 
 from gel_lightning import GelClassifier, GelDataModule, LinearHead, MultiLayerHead
 from gel_lightning.backbones import LAST_LINEAR, build_backbone
@@ -118,6 +119,24 @@ class Spy(Callback):
         assert all(parameter.grad is not None for parameter in held)
         assert all(parameter.grad is None for parameter in pl_module.backbone.parameters())
         self.steps += 1
+
+
+def test_vectors_will_do_in_place_of_pictures_and_need_no_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = torch.rand(3, 1, 32, 32)
+    vectors = build_backbone("resnet18", "none")(pictures)
+    model = small(class_names=["gel", "not_gel"]).eval()
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr("gel_lightning.classifier.build_backbone", lambda *_: pytest.fail("a backbone was built"))
+        logits = model(vectors)
+        assert model.num_features == 512
+        assert model.backbone_fingerprint == build_backbone("resnet18", "none").fingerprint
+        assert not any(name.startswith("backbone") for name in model.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(model(pictures), logits)
+    assert model.backbone is model.backbone
+    assert small().double().backbone(pictures.double()).dtype == torch.float64
+    with pytest.raises(AttributeError, match="spine"):
+        model.spine  # noqa: B018
 
 
 @pytest.mark.parametrize("backbone", LAST_LINEAR)
@@ -313,6 +332,27 @@ def test_scheduler_sets_the_learning_rate(scheduler: Any, rate: float, train_dir
         assert again.hparams["lr_scheduler"]["init_args"] == scheduler.keywords
 
 
+@pytest.mark.parametrize("settings", [{}, {"fused": False}, {"foreach": True}])
+def test_adam_goes_over_the_parameters_once_unless_told_otherwise(
+    settings: dict[str, bool], train_dir: Path, tmp_path: Path
+) -> None:
+    seen: list[bool | None] = []
+
+    class Flags(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            seen.extend(group["fused"] for group in trainer.optimizers[0].param_groups)
+
+    def head(**options: bool) -> torch.Tensor:
+        seed_everything(0, verbose=False)
+        model = small(optimizer=partial(optim.Adam, lr=0.01, **options))
+        make_trainer(tmp_path, 3, [Flags()]).fit(model, gels(train_dir))
+        return torch.cat([parameter.flatten() for parameter in model.head.parameters()]).detach()
+
+    trained = head(**settings)
+    assert set(seen) == {settings.get("fused", None if settings else True)}
+    torch.testing.assert_close(trained, head(fused=False), rtol=1e-5, atol=1e-6)
+
+
 def functions_head(features: int, classes: int) -> nn.Module:
     return nn.Linear(features, classes)
 
@@ -454,7 +494,7 @@ def test_checkpoint_that_names_what_is_not_there_or_not_meant_is_refused(
 
 def test_checkpoint_goes_with_the_weights_it_was_trained_on(train_dir: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
-    state = build_backbone("resnet18", "none").network.state_dict()
+    state = get_model("resnet18", weights=None).state_dict()
     torch.save(state, weights)
     data = gels(train_dir)
     trainer = make_trainer(tmp_path)

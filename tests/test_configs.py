@@ -22,9 +22,9 @@ def config_file(accelerator: str, backbone: str, head: str, optimizer: str) -> P
     return CONFIGS / f"{backbone}_{head}_{optimizer}_{accelerator}.yaml"
 
 
-def parsed(*args: object) -> dict[str, Any]:
-    """Parses a command line of `gel-fit fit` with the command's own parser."""
-    ran = gel_fit("fit", *args, "--print_config", cwd=CONFIGS)
+def parsed(*args: object, command: str = "fit") -> dict[str, Any]:
+    """Parses a command line of `gel-fit fit` or `gel-fit compare` with the command's own parser."""
+    ran = gel_fit(command, *args, "--print_config", cwd=CONFIGS)
     assert (ran.status, ran.err) == (0, "")
     config: dict[str, Any] = yaml.safe_load(ran.out)
     return config
@@ -35,10 +35,10 @@ def defaults() -> dict[str, Any]:
     return parsed()
 
 
-def test_there_is_a_file_for_each_model_and_one_for_no_network() -> None:
-    expected = {config_file(*model).name for model in MODELS} | {"offline.yaml"}
+def test_there_is_a_file_for_each_model_and_two_for_no_network() -> None:
+    expected = {config_file(*model).name for model in MODELS} | {"offline.yaml", "compare_offline.yaml"}
     assert {path.name for path in CONFIGS.iterdir()} == expected
-    assert len(expected) == 37
+    assert len(expected) == 38
 
 
 @pytest.mark.parametrize(("number", "accelerator", "backbone", "head", "optimizer"), NUMBERED)
@@ -91,10 +91,13 @@ def test_file_trains_the_model_of_its_number(
     assert row["weights"] == "none"
 
 
-def test_offline_is_drawn_pictures_and_a_random_backbone() -> None:
-    text = (CONFIGS / "offline.yaml").read_text()
+@pytest.mark.parametrize("command", ["fit", "compare"])
+def test_offline_is_drawn_pictures_and_a_random_backbone(command: str) -> None:
+    path = CONFIGS / {"fit": "offline.yaml", "compare": "compare_offline.yaml"}[command]
+    text = path.read_text()
     assert text.startswith("# ")
-    config, usual = parsed("--config", CONFIGS / "offline.yaml"), defaults()
+    assert ("gel-fit compare" in text) == (command == "compare")
+    config, usual = parsed("--config", path, command=command), defaults()
     assert config["model"].pop("weights") == "none"
     assert config["data"].pop("drawn") is True
     for section in ("model", "data"):

@@ -6,7 +6,17 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
-from gel_lightning.figures import MOST, RIGHT, WRONG, Caption, confusion_figure, roc_figure, sheet_figure
+from gel_lightning.figures import (
+    COLUMNS,
+    MOST,
+    RIGHT,
+    SHOWN,
+    WRONG,
+    Caption,
+    confusion_figure,
+    roc_figure,
+    sheet_figure,
+)
 
 TEN = [f"class_{number}" for number in range(10)]
 
@@ -92,20 +102,51 @@ def test_sheet_shows_pictures_with_captions_up_to_the_most(number: int) -> None:
     figure = sheet_figure(captions, "Training pictures")
     assert drawn(figure)
     kept = captions[:MOST]
-    assert [axes.get_title() for axes in figure.axes] == [caption.text for caption in kept]
-    assert [axes.title.get_color() for axes in figure.axes] == [caption.colour for caption in kept]
-    for axes, caption in zip(figure.axes, kept, strict=True):
-        torch.testing.assert_close(torch.tensor(axes.images[0].get_array()), caption.picture[0])
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == [caption.text for caption in kept]
+    assert [text.get_color() for text in axes.texts] == [caption.colour for caption in kept]
+    for image, caption in zip(axes.images, kept, strict=True):
+        values = torch.tensor(image.get_array()).squeeze(-1)
+        torch.testing.assert_close(values, caption.picture[0, :1, :1].expand(SHOWN, SHOWN))
     assert figure.get_suptitle() == "Training pictures"
-    rows = {axes.get_subplotspec().rowspan.start for axes in figure.axes}
-    assert len(rows) == figure.axes[0].get_subplotspec().get_gridspec().nrows, "a row of the sheet is empty"
+
+    # The axes are in inches from the lower left corner of the sheet.
+    width, height = figure.get_size_inches()
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, width), (0, height))
+    assert axes.get_position().bounds == pytest.approx((0, 0, 1, 1))
+    places = [image.get_extent() for image in axes.images]
+    for place, ((left, right, bottom, top), text) in enumerate(zip(places, axes.texts, strict=True)):
+        assert (right - left, top - bottom) == pytest.approx((SHOWN / 100, SHOWN / 100))  # a dot for each pixel
+        x, y = text.get_position()
+        assert x == pytest.approx((left + right) / 2)
+        assert top < y < top + 0.2, "the caption is not right above its picture"
+        assert 0 < left < right < width
+        assert 0 < bottom < y < height - 0.4, "it is out of the sheet, or under the title"
+        for other in places[:place]:
+            assert left > other[1] or right < other[0] or top < other[2], "two pictures overlap"
+    assert len({round(left, 6) for left, *_ in places}) == min(len(kept), COLUMNS)
+    rows = sorted({round(bottom, 6) for _, _, bottom, _ in places})
+    assert len(rows) == -(-len(kept) // COLUMNS)
+    assert rows[0] < 0.5, "a row of the sheet is empty"
+
+
+def test_sheet_scales_each_picture_to_its_place() -> None:
+    stripes = torch.tensor([0.0, 1.0]).repeat(400).expand(1, 600, 800)  # finer than what is shown
+    steps = torch.tensor([[[0.0, 0.5], [1.0, 0.25]]])
+    figure = sheet_figure([Caption(stripes, "fine"), Caption(steps, "coarse")], "")
+    fine, coarse = (torch.tensor(image.get_array()).squeeze(-1) for image in figure.axes[0].images)
+    assert fine.shape == coarse.shape == (SHOWN, SHOWN)
+    torch.testing.assert_close(fine[:, 5:-5], torch.full((SHOWN, SHOWN - 10), 0.5), atol=0.05, rtol=0)
+    torch.testing.assert_close(coarse[[0, 0, -1, -1], [0, -1, 0, -1]], steps.flatten())
 
 
 def test_sheet_takes_colour_pictures_values_out_of_range_and_none_at_all() -> None:
     captions = [Caption(torch.rand(3, 8, 8), "colour"), Caption(torch.randn(1, 8, 8) * 5, "wild")]
     figure = sheet_figure(captions, "")
     assert drawn(figure)
-    wild = torch.tensor(figure.axes[1].images[0].get_array())
+    colour, wild = (torch.tensor(image.get_array()) for image in figure.axes[0].images)
+    assert colour.shape == (SHOWN, SHOWN, 3)
+    torch.testing.assert_close(colour[0, 0], captions[0].picture[:, 0, 0])
     assert wild.min() == 0
     assert wild.max() == 1
     assert drawn(sheet_figure([], "No pictures"))

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import os
 import pickle
@@ -14,7 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gel_lightning import images
-from gel_lightning.images import IMAGE_SUFFIXES, PictureError, describe_picture, read_picture
+from gel_lightning.images import (
+    IMAGE_SUFFIXES,
+    PictureError,
+    describe_picture,
+    picture_digest,
+    read_picture,
+    read_with_digest,
+)
 
 # 5 rows, 7 columns, with both ends of the range; no two rows or columns alike, so that a turn shows.
 GREY = np.linspace(0, 255, 35).round().astype(np.uint8).reshape(5, 7)
@@ -418,6 +426,45 @@ SOURCES = [
     encoded("TIFF", "F"),
     tiff(GREY.astype(np.uint16), photometric=0, order=">"),
 ]
+
+
+class TestDigests:
+    def test_digest_is_of_the_content_alone(self, tmp_path):
+        saved(tmp_path / "a.png", GREY)
+        content = (tmp_path / "a.png").read_bytes()
+        (tmp_path / "b.tif").write_bytes(content)
+        (tmp_path / "c.png").write_bytes(content + b"?")
+        digests = [picture_digest(tmp_path / name) for name in ("a.png", "b.tif", "c.png")]
+        assert digests[0] == digests[1] == hashlib.sha256(content).digest() != digests[2]
+        (tmp_path / "text.png").write_text("no picture")
+        assert picture_digest(tmp_path / "text.png") == hashlib.sha256(b"no picture").digest()
+
+    def test_digest_comes_with_what_was_decoded(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.png"
+        saved(path, GREY)
+        expected, before = read_picture(path), picture_digest(path)
+        opened = images._opened
+
+        def replaced_meanwhile(*args):
+            Image.new("L", (8, 8), 77).save(path)
+            return opened(*args)
+
+        monkeypatch.setattr(images, "_opened", replaced_meanwhile)
+        picture, digest = read_with_digest(path)
+        assert digest == before != picture_digest(path)
+        assert np.array_equal(np.asarray(picture), np.asarray(expected))
+
+    def test_files_that_cannot_be_read(self, tmp_path):
+        (tmp_path / "empty.png").touch()
+        for path, words in (
+            (tmp_path / "empty.png", "0 bytes"),
+            (tmp_path, "folder"),
+            (tmp_path / "gone.png", "cannot"),
+        ):
+            for read in (picture_digest, read_with_digest):
+                with pytest.raises(PictureError, match=words) as caught:
+                    read(path)
+                assert caught.value.path == path
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,12 @@
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from conftest import FIT, gel_fit
+from conftest import FIT, TINY, gel_fit
+
+from gel_lightning.progress import GridProgress
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 OF_A_TERMINAL = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "160", "NO_COLOR": "1"}
@@ -85,3 +89,63 @@ def test_there_is_none_in_a_file(
     ran = gel_fit("predict", *options, "--data.predict_dir", test_dir, cwd=tmp_path)
     assert (ran.status, ran.err) == (0, "")
     assert "\x1b" not in ran.out
+
+
+# --- the bar of a comparison ---
+
+COMPARE = (*TINY, "--trainer.max_epochs", "3", "--backbones", "resnet18", "--heads", "single", "--accelerators", "cpu")
+
+
+@pytest.mark.usefixtures("_terminal")
+def test_a_comparison_shows_one_bar_with_the_model_and_the_time_left(tmp_path: Path, pictures: Options) -> None:
+    ran = gel_fit("compare", *COMPARE, *pictures, "--data.cache_dir", "cache", cwd=tmp_path)
+    assert ran.status == 0
+    shown = frames(ran.err)
+    bar = r"(?:resnet18_single_(adam|sgd)_cpu )?[━╸╺ ]*([012])/2 models \d:\d\d:\d\d left (?:-:--:--|\d:\d\d:\d\d)"
+    rows = [(frame, re.fullmatch(bar, frame)) for frame in shown]
+    assert [frame for frame, row in rows if not row] == []  # no bar of the vectors beside it
+    seen = [(row[1] or "", row[2]) for _, row in rows if row]
+    assert seen == sorted(seen)
+    assert {name for name, _ in seen} >= {"adam", "sgd"}
+    assert seen[-1] == ("sgd", "2")
+    assert max(map(len, shown)) <= 80
+    assert ran.err.count("\x1b[?25h") == ran.err.count("\x1b[?25l") == 1  # the cursor is shown again
+
+
+def test_the_bar_of_a_comparison_advances_by_epochs_and_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    progress = GridProgress(3)
+    (task,) = progress.bar.tasks
+    steps = []
+    model: Any = None
+    for name in ("first", "second"):
+        progress.begin(name)
+        for epoch in range(2):
+            trainer: Any = SimpleNamespace(max_epochs=4, current_epoch=epoch)  # it stops early
+            progress.on_train_epoch_end(trainer, model)
+            steps.append(task.completed)
+        endless: Any = SimpleNamespace(max_epochs=-1, current_epoch=9)
+        progress.on_train_epoch_end(endless, model)
+        assert (task.description, task.completed) == (name, steps[-1])
+        progress.end()
+        steps.append(task.completed)
+    assert steps == [0.25, 0.5, 1, 1.25, 1.5, 2]
+    assert (task.total, progress.bar.disable) == (3, False)
+
+
+@pytest.mark.usefixtures("_terminal")
+def test_a_comparison_shows_none_where_it_is_not_wanted(tmp_path: Path, pictures: Options) -> None:
+    off = ("--trainer.enable_progress_bar", "false", "--optimizers", "sgd", "--trainer.max_epochs", "1")
+    ran = gel_fit("compare", *COMPARE, *pictures, *off, cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+
+
+@pytest.mark.usefixtures("_terminal")
+def test_the_bar_of_a_comparison_is_put_away_before_an_error(tmp_path: Path, pictures: Options) -> None:
+    failing = ("--model.optimizer.lr", "1e30", "--optimizers", "sgd", "--heads", "multi")
+    ran = gel_fit("compare", *COMPARE, *pictures, *failing, cwd=tmp_path)
+    assert ran.status == 1
+    *_, bar, error = ESCAPE.sub("", ran.err).splitlines()
+    assert "1/1 models" in bar
+    assert error.startswith("gel-fit: error: 1 of 1 models failed: resnet18_multi_sgd_cpu (")
+    assert ran.err.count("\x1b[?25h") == ran.err.count("\x1b[?25l") == 1

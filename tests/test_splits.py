@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.sparse.csgraph import connected_components
 
-from gel_lightning import splits
+from gel_lightning import reading, splits
 from gel_lightning.errors import GelError
 from gel_lightning.folders import read_class_folders
 from gel_lightning.images import PictureError
@@ -35,7 +35,7 @@ class TestPictureHashes:
         ]
         dim = np.asarray(Image.open(paths[0])) // 2 + 30
         Image.fromarray(dim.astype(np.uint8)).save(tmp_path / "dim.png")
-        hashes = picture_hashes([*paths, tmp_path / "dim.png"])
+        hashes = picture_hashes(hash_pictures([*paths, tmp_path / "dim.png"]))
         assert hashes.dtype == np.uint64
         assert (distances(hashes)[0, [0, 1, 2, 4]] <= 4).all()
         assert distances(hashes)[0, 3] > 15
@@ -52,25 +52,25 @@ class TestPictureHashes:
         good = save_noise(tmp_path / "good.png", 0)
         paths = [tmp_path / "empty.png", good, tmp_path / "text.png", tmp_path / "gone.png"]
         with pytest.raises(GelError, match=r"^3 pictures cannot be read: .*; remove or replace them$") as caught:
-            picture_hashes(paths)
+            picture_hashes(hash_pictures(paths))
         for name in ("empty.png: is empty", "text.png: is not", "gone.png: cannot"):
             assert name in str(caught.value)
         assert "\n" not in str(caught.value)
         with pytest.raises(GelError, match=r"^1 picture cannot be read: .*; remove or replace it$"):
-            picture_hashes(paths[:2])
+            picture_hashes(hash_pictures(paths[:2]))
 
         results = hash_pictures(paths)
         assert [isinstance(result, PictureError) for result in results] == [True, False, True, True]
-        assert results[1] == picture_hashes([good])[0]
+        assert results[1] == picture_hashes(hash_pictures([good]))[0]
 
     def test_no_pictures(self):
-        assert picture_hashes([]).shape == (0,)
+        assert picture_hashes(hash_pictures([])).shape == (0,)
 
     @pytest.mark.parametrize(("many", "terminal", "is_shown"), [(3, 1, True), (4, 1, False), (3, 0, False)])
     def test_progress_of_many_pictures_on_a_terminal(self, tmp_path, monkeypatch, capsys, many, terminal, is_shown):
-        monkeypatch.setattr(splits, "MANY_PICTURES", many)
+        monkeypatch.setattr(reading, "MANY_PICTURES", many)
         monkeypatch.setattr("rich.console.Console.is_terminal", bool(terminal))
-        picture_hashes([save_noise(tmp_path / f"{seed}.png", seed) for seed in range(4)])
+        picture_hashes(hash_pictures([save_noise(tmp_path / f"{seed}.png", seed) for seed in range(4)]))
         output = capsys.readouterr()
         assert output.out == ""
         assert ("Reading pictures" in output.err) == is_shown
@@ -79,7 +79,7 @@ class TestPictureHashes:
     def test_blank_pictures_are_near_identical(self, tmp_path):
         for value in (0, 100, 255):
             Image.new("L", (50, 40), value).save(tmp_path / f"{value}.png")
-        hashes = picture_hashes(sorted(tmp_path.iterdir()))
+        hashes = picture_hashes(hash_pictures(sorted(tmp_path.iterdir())))
         assert len(set(near_duplicate_groups(hashes))) == 1
 
 
@@ -226,7 +226,7 @@ def test_slow_libraries_are_loaded_only_when_used():
 class TestRealPictures:
     def test_the_pairs_of_the_original_data_set(self, shared):
         pictures = read_class_folders(shared / "gel" / "dataset")
-        groups = near_duplicate_groups(picture_hashes(pictures.paths))
+        groups = near_duplicate_groups(picture_hashes(hash_pictures(pictures.paths)))
         sizes = np.bincount(groups)
         assert sorted(sizes[sizes > 1]) == [2] * 19  # each looked at: the same gel twice
         pairs = {
@@ -237,5 +237,5 @@ class TestRealPictures:
 
     def test_pictures_of_other_labs_are_all_different(self, shared):
         paths = [path for name in ("dataset", "other_labs") for path in read_class_folders(shared / "gel" / name).paths]
-        groups = near_duplicate_groups(picture_hashes(paths), max_distance=12)
+        groups = near_duplicate_groups(picture_hashes(hash_pictures(paths)), max_distance=12)
         assert len(set(groups)) == 138 - 19

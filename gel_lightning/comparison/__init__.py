@@ -1,0 +1,1 @@
+"""The comparison of models: the grid of runs."""

@@ -1,0 +1,169 @@
+"""Feature vectors: found where an earlier run has left them, computed where none has."""
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+import torchvision
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from gel_lightning.backbones import Backbone
+from gel_lightning.cache import PictureCache
+from gel_lightning.datasets import PictureDataset
+from gel_lightning.errors import GelError
+from gel_lightning.images import DECODING
+from gel_lightning.progress import GridProgress
+from gel_lightning.reading import picture_progress
+from gel_lightning.store import Store, StoredRows
+
+
+class TakesFeatures(Protocol):
+    """A module that takes feature vectors, ``[N, num_features]``, wherever it takes pictures."""
+
+    @property
+    def backbone_name(self) -> str:
+        """One of :data:`~gel_lightning.backbones.LAST_LINEAR`."""
+
+    @property
+    def num_features(self) -> int:
+        """The length of its feature vectors."""
+
+    @property
+    def backbone_fingerprint(self) -> str:
+        """Of the backbone's weights; known without loading them if they were loaded before."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone, loaded when it is first asked for."""
+
+
+def find_features(
+    cache: PictureCache,
+    trainer: Trainer,
+    model: TakesFeatures,
+    pictures: PictureDataset,
+    views: int,
+    batch_size: int,
+    num_workers: int,
+) -> list[StoredRows]:
+    """Finds the feature vectors of pictures, and computes those that are missing on the trainer's device.
+
+    The trainer's strategy and precision are used. Each of its processes computes its share, and the backbone is
+    loaded only if a vector is missing.
+
+    Args:
+        cache: where vectors are kept.
+        trainer: whose devices are used.
+        model: whose backbone is used.
+        pictures: n pictures.
+        views: how many views of each there are.
+        batch_size: pictures that go through the backbone at once.
+        num_workers: processes that decode pictures beside another device. On the CPU they would but take turns
+            with the backbone: there threads decode a batch before it goes through.
+
+    Returns:
+        The vectors of each view, n each.
+
+    Raises:
+        GelError: the backbone's weights cannot be had, or a file was changed meanwhile.
+        PictureError: a picture cannot be read.
+    """
+    digests = cache.digests(pictures.paths)
+    weights = model.backbone_fingerprint
+    number = np.float64 if trainer.precision.startswith("64") else np.float32
+    stores = [
+        Store(cache.root, _key(trainer, model.backbone_name, weights, pictures, view), number, model.num_features)
+        for view in range(views)
+    ]
+    # Where processes have a folder each, the first round leaves out what another one has computed.
+    for rank, processes in ((trainer.global_rank, trainer.world_size), (0, 1)):
+        found = [store.find(digests) for store in stores]
+        # All processes agree here, and so none adds to what another one still looks through.
+        if trainer.strategy.reduce_boolean_decision(not any(rows.missing.any() for rows in found)):
+            return found
+        if model.backbone.fingerprint != weights:
+            raise GelError("the backbone's weights were changed meanwhile; run again")
+        missing = [{digests[i]: i for i in np.flatnonzero(rows.missing).tolist()} for rows in found]
+        wanted = [[v * len(pictures) + i for i in places.values()][rank::processes] for v, places in enumerate(missing)]
+        begun = time.perf_counter()
+        _compute(trainer, model.backbone, pictures, stores, wanted, batch_size, num_workers)
+        cache.computed += sum(map(len, wanted))
+        cache.seconds += time.perf_counter() - begun
+        trainer.strategy.barrier()
+    found = [store.find(digests) for store in stores]
+    for i in np.flatnonzero(np.any([rows.missing for rows in found], axis=0)).tolist():
+        raise GelError(f"{pictures.paths[i]}: was changed meanwhile, or its vector in {cache.root}; run again")
+    return found
+
+
+def _key(trainer: Trainer, backbone: str, weights: str, pictures: PictureDataset, view: int) -> dict[str, Any]:
+    """Everything that a vector depends on besides the content of its picture."""
+    augmentation = pictures.augmentation if view else None
+    return {
+        "kind": "features",
+        "decoding": DECODING,
+        "resizing": f"torchvision {torchvision.__version__}",
+        "image_size": pictures.image_size,
+        "view": view,
+        **({"augmentation": augmentation.identity, "seed": augmentation.seed} if augmentation else {}),
+        "backbone": backbone,
+        "weights": weights,
+        "torch": torch.__version__,
+        "device": trainer.strategy.root_device.type,
+        "precision": trainer.precision,
+    }
+
+
+class _Decoded(Dataset[tuple[Tensor, bytes]]):
+    """Pictures with the digests of the very files that they were read from."""
+
+    def __init__(self, pictures: PictureDataset) -> None:
+        self.pictures = pictures
+
+    def __getitem__(self, index: int) -> tuple[Tensor, bytes]:
+        return self.pictures.decode(index)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, bytes]]:
+        """Decodes a batch, in threads unless this is one of several processes or draws from the one generator."""
+        if get_worker_info() is not None or self.pictures.augmentation is not None:
+            return [self[index] for index in indices]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(self.pictures.decode, indices))
+
+
+def _compute(
+    trainer: Trainer,
+    backbone: Backbone,
+    pictures: PictureDataset,
+    stores: Sequence[Store],
+    wanted: Sequence[Sequence[int]],
+    batch_size: int,
+    num_workers: int,
+) -> None:
+    """Adds the vectors of the wanted items of each view to its store."""
+    device, precision = trainer.strategy.root_device, trainer.precision_plugin
+    workers = 0 if device.type == "cpu" else num_workers
+    bar = trainer.progress_bar_callback
+    shown = bar is not None and not isinstance(bar, GridProgress) and trainer.is_global_zero  # one at a time
+    with (
+        isolate_rng(),
+        torch.inference_mode(),
+        precision.forward_context(),
+        picture_progress("computing features", sum(map(len, wanted)), shown) as advance,
+    ):
+        for store, items in zip(stores, wanted, strict=True):
+            if not items:
+                continue
+            loader = DataLoader(_Decoded(pictures), batch_size, sampler=items, num_workers=workers)
+            with store.adding() as add:
+                for batch, digests in cast(Any, trainer.strategy.process_dataloader(loader)):
+                    vectors = backbone(precision.convert_input(batch.to(device)))
+                    add(digests, vectors.cpu().to(torch.float64).numpy())
+                    advance(len(digests))
