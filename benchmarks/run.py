@@ -1,0 +1,320 @@
+"""The speed figures of the README, each measured against what it is compared with in the same run.
+
+    make bench                                  all of them, some ten minutes on two cores
+    python benchmarks/run.py fit compare        some of them: extraction, process, loop, compare, memory
+
+Pictures are drawn and weights are random, so that no network is needed: neither changes how long anything takes.
+Every figure is a ratio, since the same code takes half or twice as long on another machine, or on this one in an hour.
+"""
+
+import argparse
+import logging
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision
+from lightning import pytorch as pl
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import datasets, models
+from torchvision.transforms import v2
+
+from gel_lightning import GelClassifier, GelDataModule, MultiLayerHead
+from gel_lightning.drawn import draw_data_set
+
+ROOT = Path(__file__).resolve().parent.parent
+BACKBONES = ("resnet18", "mobilenet_v3_large", "vgg16")
+BATCH, EPOCHS, RUNS_PER_BACKBONE = 23, 20, 4
+IMPORT = (sys.executable, "-c", "import torch, torchvision, lightning")
+GEL_FIT = (sys.executable, "-m", "gel_lightning")
+# Runs gel-fit and prints how long Trainer.fit took.
+TIMED_FIT = """
+import sys, time
+from lightning.pytorch import Trainer
+from gel_lightning.cli import main
+from lightning.pytorch.loops import _FitLoop
+run = _FitLoop.run
+def timed(self):
+    begun = time.perf_counter()
+    run(self)
+    print("fit loop", time.perf_counter() - begun, file=sys.stderr)
+_FitLoop.run = timed
+sys.exit(main())
+"""
+
+
+# Runs a command and prints its seconds and its peak memory. A small process of its own does so, since on Linux the peak
+# memory of a process is at least that of the one that has started it.
+MEASURED = """
+import os, subprocess, sys, time
+begun = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(time.perf_counter() - begun, usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+class Figure(NamedTuple):
+    """A measured figure: what, how much, what it should be, and whether it is."""
+
+    what: str
+    measured: str
+    target: str
+    reached: bool
+
+
+class Ran(NamedTuple):
+    """Seconds that a process took, its peak memory in MB, and what it printed to stderr."""
+
+    seconds: float
+    megabytes: float
+    err: str
+
+
+def run(*command: object, cwd: Path, cache: Path) -> Ran:
+    """Runs a process to its end."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "PYTHONWARNINGS": "ignore"}
+    arguments = [sys.executable, "-c", MEASURED, *map(str, command)]
+    ran = subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise SystemExit(f"{command} failed:\n{ran.stderr}")
+    seconds, memory = ran.stdout.splitlines()[-1].split()
+    return Ran(float(seconds), float(memory) / (2**20 if sys.platform == "darwin" else 2**10), ran.stderr)
+
+
+def fit(work: Path, backbone: str = "resnet18") -> tuple[object, ...]:
+    """The command line of a fit on the drawn pictures."""
+    config = ROOT / f"configs/{backbone}_multi_sgd_cpu.yaml"
+    pictures = ("--data.train_dir", work / "pictures/dataset", "--data.test_dir", work / "pictures/test_images")
+    return ("fit", "--config", config, "--model.weights", "none", *pictures)
+
+
+def extraction(work: Path) -> list[Figure]:
+    """Pictures per second of feature extraction, decoding included, against the bare forward on ready tensors."""
+    many = work / "many"
+    if not many.exists():
+        copy_pictures(work / "pictures/dataset", many, 1000)
+    figures = []
+    for backbone in BACKBONES:
+        network = models.get_model(backbone, weights=None).eval().requires_grad_(False)
+        model = GelClassifier(backbone, weights="none", class_names=["gel", "not_gel"])
+        model.backbone.eval()  # loaded before the clock starts
+        for folder, number in ((work / "pictures/dataset", 92), (many, 1000)):
+            if backbone == "vgg16" and number == 1000:
+                continue  # minutes, and decoding weighs even less there
+            bare, ours = [], []
+            for _ in range(3 if number == 92 else 1):
+                bare.append(bare_forward(network, number))
+                ours.append(extract(model, folder, number))
+            ratio = max(ours) / max(bare)
+            target = 0.9 if backbone == "vgg16" else 1.0
+            figures.append(
+                Figure(
+                    f"extraction, {backbone}, {number} pictures, against the bare forward",
+                    f"{max(ours):.0f}/s : {max(bare):.0f}/s = {ratio:.2f}",
+                    f"{target}",
+                    ratio >= target,
+                )
+            )
+    return figures
+
+
+def bare_forward(network: nn.Module, number: int) -> float:
+    """Pictures per second of a torchvision network as it comes, on tensors that are ready."""
+    batch = torch.rand(BATCH, 3, 224, 224)
+    with torch.inference_mode():
+        network(batch)  # the first one is slower
+        begun = time.perf_counter()
+        for start in range(0, number, BATCH):
+            network(batch[: number - start])
+        return number / (time.perf_counter() - begun)
+
+
+def extract(model: GelClassifier, folder: Path, number: int) -> float:
+    """Pictures per second from files to stored vectors."""
+    with tempfile.TemporaryDirectory() as cache:
+        data = GelDataModule(train_dir=folder, test_dir=folder, cache_dir=cache, batch_size=BATCH)
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1
+        )
+        trainer.test(model, data, verbose=False)
+        assert data.cache is not None
+        assert data.cache.computed == number
+        return number / data.cache.seconds
+
+
+def copy_pictures(source: Path, to: Path, number: int) -> None:
+    """Makes many files of a few pictures, no two with the same bytes."""
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    for i in range(number):
+        file = files[i % len(files)]
+        copy = to / file.parent.name / f"{i}{file.suffix}"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes() + str(i).encode())  # what follows the picture is not read
+
+
+def process(work: Path) -> list[Figure]:
+    """A whole fit on stored vectors, and the help, against importing the libraries."""
+    cache = work / "cache"
+    run(*GEL_FIT, *fit(work), cwd=work, cache=cache)
+    times: dict[str, list[float]] = {"import": [], "fit": [], "help": []}
+    for _ in range(5):
+        times["import"].append(run(*IMPORT, cwd=work, cache=cache).seconds)
+        times["fit"].append(run(*GEL_FIT, *fit(work), cwd=work, cache=cache).seconds)
+        times["help"].append(run(*GEL_FIT, "--help", cwd=work, cache=cache).seconds)
+    base = min(times["import"])
+    figures = []
+    for what, key, target in ((f"gel-fit fit, {EPOCHS} epochs on stored vectors", "fit", 1.8), ("--help", "help", 1.2)):
+        ratio = min(times[key]) / base
+        measured = f"{min(times[key]):.1f} s : {base:.1f} s = {ratio:.2f}"
+        figures.append(Figure(f"{what}, against the imports", measured, f"≤ {target}", ratio <= target))
+    return figures
+
+
+def loop(work: Path) -> list[Figure]:
+    """The fit loop on stored vectors, with TensorBoard and checkpoints."""
+    cache = work / "cache"
+    run(*GEL_FIT, *fit(work), cwd=work, cache=cache)
+    errs = [run(sys.executable, "-c", TIMED_FIT, *fit(work), cwd=work, cache=cache).err for _ in range(5)]
+    seconds = min(float(err.split("fit loop")[1].split()[0]) for err in errs)
+    return [Figure(f"fit loop, {EPOCHS} epochs on stored vectors", f"{seconds:.2f} s", "≤ 1.5 s", seconds <= 1.5)]
+
+
+def compare(work: Path) -> list[Figure]:
+    """The twelve models on the CPU against twelve runs as the original study did them."""
+    epochs = {backbone: original_epoch(work, backbone) for backbone in BACKBONES}
+    original = sum(epochs.values()) * EPOCHS * RUNS_PER_BACKBONE
+    each = ", ".join(f"{backbone} {seconds:.1f} s" for backbone, seconds in epochs.items())
+    figures = []
+    pictures = ("--data.train_dir", work / "pictures/dataset", "--data.test_dir", work / "pictures/test_images")
+    command = (*GEL_FIT, "compare", "--model.weights", "none", "--trainer.accelerator", "cpu", *pictures)
+    with tempfile.TemporaryDirectory() as cache:
+        for what, target, runs in (("nothing stored", 80, 1), ("all vectors stored", 200, 3)):
+            seconds = min(run(*command, cwd=work, cache=Path(cache)).seconds for _ in range(runs))
+            figures.append(
+                Figure(
+                    f"gel-fit compare of twelve models, {what}, against the original's way (an epoch: {each})",
+                    f"{seconds:.1f} s : {original:.0f} s = 1/{original / seconds:.0f}",
+                    f"1/{target}",
+                    original / seconds >= target,
+                )
+            )
+    return figures
+
+
+def original_epoch(work: Path, backbone: str) -> float:
+    """Seconds of an epoch as the original study trained: every picture through the whole network, in both directions.
+
+    A fresh first convolution of one channel and the head are trained, all between them is frozen but in
+    training mode.
+    """
+    transform = v2.Compose(
+        [
+            v2.Grayscale(),
+            v2.Resize((224, 224)),
+            v2.RandomResizedCrop(224),
+            v2.RandomHorizontalFlip(),
+            v2.RandomRotation(10),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.485], [0.229]),
+        ]
+    )
+    pictures = datasets.ImageFolder(str(work / "pictures/dataset"), transform)
+    train, val = torch.utils.data.random_split(pictures, [74, 18])
+    network = models.get_model(backbone, weights=None).requires_grad_(False)
+    name, first = next((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+    fresh = nn.Conv2d(
+        1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None
+    )
+    network.set_submodule(name, fresh)
+    name, last = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
+    network.set_submodule(name, MultiLayerHead(last.in_features, 2))
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.001, momentum=0.9)
+    begun = time.perf_counter()
+    network.train()
+    for batch, labels in DataLoader(train, BATCH, shuffle=True):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(batch), labels).backward()
+        optimizer.step()
+    network.eval()
+    with torch.no_grad():
+        for batch, _ in DataLoader(val, BATCH):
+            network(batch)
+    return time.perf_counter() - begun
+
+
+def memory(work: Path) -> list[Figure]:
+    """Peak memory over that of importing torch."""
+    figures = []
+    with tempfile.TemporaryDirectory() as empty:
+        cache = Path(empty)
+        base = run(sys.executable, "-c", "import torch", cwd=work, cache=cache).megabytes
+        network = sum(value.nbytes for value in models.vgg16().state_dict().values()) / 2**20
+        for what, backbone, limit in (
+            ("gel-fit fit, ResNet18", "resnet18", 1200.0),
+            ("gel-fit fit, VGG16", "vgg16", network + 1500),
+            ("gel-fit fit, ResNet18, vectors stored", "resnet18", 400.0),
+        ):
+            over = run(*GEL_FIT, *fit(work, backbone), cwd=work, cache=cache).megabytes - base
+            figures.append(Figure(f"peak memory, {what}", f"{over:.0f} MB", f"≤ {limit:.0f} MB", over <= limit))
+    return figures
+
+
+BENCHMARKS: dict[str, Callable[[Path], list[Figure]]] = {
+    "extraction": extraction,
+    "process": process,
+    "loop": loop,
+    "compare": compare,
+    "memory": memory,
+}
+
+
+def main() -> int:
+    """Runs the benchmarks that are named, or all, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    names = parser.parse_args().names or list(BENCHMARKS)
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        parser.error(f"no benchmark {unknown[0]!r}; choose of {', '.join(BENCHMARKS)}")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.simplefilter("ignore")
+    table = Table("figure", "measured", "target", "", title=machine())
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        draw_data_set(work / "pictures")
+        for name in names:
+            for figure in BENCHMARKS[name](work):
+                table.add_row(figure.what, figure.measured, figure.target, "✓" if figure.reached else "✗")
+                Console(stderr=True, soft_wrap=True).print(*figure[:3], sep="  ")
+    Console().print(table)
+    return 0
+
+
+def machine() -> str:
+    """What this ran on."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, lightning {pl.__version__}"
+    return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; {versions}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
