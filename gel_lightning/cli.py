@@ -197,8 +197,7 @@ class GelCLI(LightningCLI):
             callbacks.append(RunProgress())
         if self.subcommand == "fit":
             self.config.fit.ckpt_path = None  # so that the config.yaml of a resumed run begins the same run anew
-            callbacks += [TensorBoardPages(), Announcement(), OneThread()]
-            callbacks += [] if config.seed_everything is False else [EpochSeed(config.seed_everything)]
+            callbacks += [TensorBoardPages(), Announcement(), *training_callbacks(config.seed_everything)]
         elif self.subcommand == "predict":
             self.predictions = PredictionsFile(config.predictions_file)
             callbacks.append(self.predictions)
@@ -369,6 +368,11 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def _model(config: Any) -> str:
     return f"{config['backbone']} + {class_name(config['head'])} + {class_name(config['optimizer'])}"
+
+
+def training_callbacks(seed: int) -> list[Callback]:
+    """Makes the callbacks that change how heads are trained, the same for one run as for many."""
+    return [OneThread()] if seed is False else [OneThread(), EpochSeed(seed)]
 
 
 def check_seed(seed: int) -> None:

@@ -6,7 +6,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class GridProgress(ProgressBar):
@@ -19,17 +27,7 @@ class GridProgress(ProgressBar):
 
     def __init__(self, models: int, shown: bool = True) -> None:
         super().__init__()
-        console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=10),
-            TextColumn(f"{{task.fields[done]}}/{models} models"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not (shown and console.is_terminal),  # in a file a bar is but noise
-        )
+        self.bar = _bar(TextColumn(f"{{task.fields[done]}}/{models} models"), shown=shown)
         self._task = self.bar.add_task("", total=models, done=0)
         self._done = 0
 
@@ -131,18 +129,7 @@ class RunProgress(ProgressBar):
     def _start(self, text: str, batches: int | float | None) -> None:
         if not self._enabled:
             return
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=10),
-            MofNCompleteColumn(),
-            TextColumn("batches"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,  # in a file a bar is but noise
-        )
+        self._progress = _bar(MofNCompleteColumn(), TextColumn("batches"))
         self._progress.start()
         self._task = self._progress.add_task(text, total=batches)
 
@@ -158,3 +145,12 @@ class RunProgress(ProgressBar):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def _bar(*count: ProgressColumn, shown: bool = True) -> Progress:
+    """Makes a bar, with columns that count what is done, and the time it took and will take."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=10), *count)
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    disable = not (shown and console.is_terminal)  # in a file a bar is but noise
+    return Progress(*columns, *times, console=console, disable=disable)

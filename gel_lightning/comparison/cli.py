@@ -16,9 +16,9 @@ from lightning import seed_everything
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from gel_lightning.callbacks import EpochSeed, OneThread, TensorBoardPages
+from gel_lightning.callbacks import TensorBoardPages
 from gel_lightning.classifier import DEFAULT_OPTIMIZER
-from gel_lightning.cli import CLI_OPTIONS, GelCLI, Parser, check_seed, claimed, from_here, one_line
+from gel_lightning.cli import CLI_OPTIONS, GelCLI, Parser, check_seed, claimed, from_here, one_line, training_callbacks
 from gel_lightning.comparison.grid import BACKBONES, OPTIMIZERS, Model, grid, kind, present_accelerators, read_rows
 from gel_lightning.console import print_comparison, print_data, print_line
 from gel_lightning.errors import GelError
@@ -143,11 +143,9 @@ class CompareCLI(GelCLI):
         callbacks: list[Callback] = [
             ResultsFile(self.folder / RESULTS, config.seed_everything),
             TensorBoardPages(figures=False),
-            OneThread(),
+            *training_callbacks(config.seed_everything),
         ]
-        callbacks += [] if config.trainer.enable_progress_bar is False else [self.progress]
-        callbacks += [] if config.seed_everything is False else [EpochSeed(config.seed_everything)]
-        return callbacks
+        return callbacks if config.trainer.enable_progress_bar is False else [*callbacks, self.progress]
 
     def _fit(self, base: Any, model: Model) -> None:
         """Fits, validates and tests one model, as `gel-fit fit` does, on the pictures that all share."""
