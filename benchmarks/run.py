@@ -1,7 +1,7 @@
 """The speed figures of the README, each measured against what it is compared with in the same run.
 
     make bench                                  all of them, some ten minutes on two cores
-    python benchmarks/run.py fit compare        some of them: extraction, process, loop, compare, memory
+    python benchmarks/run.py fit compare        some of them: extraction, process, loop, compare, folds, memory
 
 Pictures are drawn and weights are random, so that no network is needed: neither changes how long anything takes.
 Every figure is a ratio, since the same code takes half or twice as long on another machine, or on this one in an hour.
@@ -274,11 +274,23 @@ def memory(work: Path) -> list[Figure]:
     return figures
 
 
+def folds(work: Path) -> list[Figure]:
+    """Cross-validation of eight models, with the report, all vectors stored."""
+    models = ("--backbones", "resnet18", "mobilenet_v2", "--model.weights", "none", "--trainer.accelerator", "cpu")
+    pictures = ("--data.train_dir", work / "pictures/dataset", "--data.test_dir", work / "pictures/test_images")
+    command, cache = (*GEL_FIT, "compare", *models, *pictures), work / "cache"
+    run(*command, "--heads", "single", "--optimizers", "sgd", cwd=work, cache=cache)
+    seconds = run(*command, "--folds", "5", "--repeats", "10", cwd=work, cache=cache).seconds
+    what = "gel-fit compare --folds 5 --repeats 10 of eight models, all vectors stored"
+    return [Figure(what, f"{seconds:.0f} s", "≤ 240 s", seconds <= 240)]
+
+
 BENCHMARKS: dict[str, Callable[[Path], list[Figure]]] = {
     "extraction": extraction,
     "process": process,
     "loop": loop,
     "compare": compare,
+    "folds": folds,
     "memory": memory,
 }
 

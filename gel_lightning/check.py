@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from gel_lightning.folders import is_picture, read_class_folders, visible_files
 from gel_lightning.images import PictureError, PictureHeader, describe_picture
-from gel_lightning.splits import hash_pictures, near_duplicate_groups
+from gel_lightning.splits import hash_pictures, near_duplicate_groups, repeated_groups
 
 MAX_GROUPS = 100
 """The most groups of near-identical pictures that are listed."""
@@ -131,11 +131,7 @@ def _print_shared(console: Console, train: _Folder, test: _Folder) -> None:
 
 def _near_identical(pictures: list[_Picture]) -> list[list[int]]:
     """Finds the groups of two or more, each as indices in ascending order."""
-    groups = near_duplicate_groups(np.array([picture.hash for picture in pictures], dtype=np.uint64))
-    members: dict[int, list[int]] = {}
-    for index, group in enumerate(groups.tolist()):
-        members.setdefault(group, []).append(index)
-    return [indices for indices in members.values() if len(indices) > 1]
+    return repeated_groups(near_duplicate_groups(np.array([picture.hash for picture in pictures], dtype=np.uint64)))
 
 
 def _print_groups(console: Console, what: str, columns: list[str], groups: list[list[list[_Picture]]]) -> None:

@@ -18,14 +18,6 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassAUROC,
-    MulticlassConfusionMatrix,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
 
 from gel_lightning import heads
 from gel_lightning.backbones import (
@@ -37,6 +29,7 @@ from gel_lightning.backbones import (
 )
 from gel_lightning.errors import GelError
 from gel_lightning.heads import HeadCallable, MultiLayerHead
+from gel_lightning.metrics import make_metrics, single_values
 
 DEFAULT_CLASSES = ("gel", "not_gel")
 DEFAULT_OPTIMIZER = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
@@ -55,6 +48,9 @@ class GelClassifier(LightningModule):
 
     Attributes:
         backbone: the frozen :class:`~gel_lightning.backbones.Backbone`.
+        confusion_matrices: of the last epoch of each stage, ``[classes, classes]``, a row for each actual class.
+        probabilities: of the last epoch of each stage, ``[N, classes]``, in the order of its loader.
+        logs_metrics: False logs nothing but losses while fitting, which takes half the time on stored vectors.
 
     Args:
         backbone: the frozen network: resnet18, vgg16, mobilenet_v3_large or mobilenet_v2.
@@ -105,7 +101,9 @@ class GelClassifier(LightningModule):
         self.hparams.pop("_instantiator", None)
         self.register_buffer("loss_weights", None, persistent=False)
         self.class_names: tuple[str, ...] = ()
+        self.logs_metrics = True
         self.confusion_matrices: dict[str, Tensor] = {}
+        self.probabilities: dict[str, Tensor] = {}
         # Losses, probabilities and labels of the batches of an epoch.
         self._outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {stage: [] for stage in STAGES}
         if class_names is not None:
@@ -138,11 +136,6 @@ class GelClassifier(LightningModule):
         loaded = "backbone" in self._modules
         known = None if loaded else known_fingerprint(self.backbone_name, self.hparams["weights"])
         return known or self.backbone.fingerprint
-
-    @property
-    def positive(self) -> int:
-        """Label of the class that precision, recall and F1 "of gel" are about."""
-        return self.class_names.index("gel") if "gel" in self.class_names else 0
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Turns pictures, shape ``[N, 1 or 3, H, W]``, or their features into logits, shape ``[N, classes]``."""
@@ -258,23 +251,8 @@ class GelClassifier(LightningModule):
         """Makes what depends on the classes: the head and the metrics."""
         self.class_names = tuple(names)
         self.hparams["class_names"] = list(names)
-        classes = len(names)
-        self.head = self.make_head(self.num_features, classes)
-        positive = names[self.positive]
-        metrics = MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(classes, average="micro"),
-                "balanced_accuracy": MulticlassAccuracy(classes, average="macro"),
-                "precision": MulticlassPrecision(classes, average="weighted"),
-                "recall": MulticlassRecall(classes, average="weighted"),
-                "f1": MulticlassF1Score(classes, average="macro"),
-                f"precision_{positive}": MulticlassPrecision(classes, average=None),
-                f"recall_{positive}": MulticlassRecall(classes, average=None),
-                f"f1_{positive}": MulticlassF1Score(classes, average=None),
-                "auroc": MulticlassAUROC(classes),
-                "confusion_matrix": MulticlassConfusionMatrix(classes),
-            }
-        )
+        self.head = self.make_head(self.num_features, len(names))
+        metrics = make_metrics(names)
         for stage in STAGES:
             setattr(self, f"{stage}_metrics", metrics.clone(prefix=f"{stage}/"))
             # A loss that is not a number must show: the default leaves it out of the mean.
@@ -314,19 +292,20 @@ class GelClassifier(LightningModule):
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")
         losses, probabilities, labels = (torch.cat(parts) for parts in zip(*self._outcomes[stage], strict=True))
         self._outcomes[stage].clear()
+        self.probabilities[stage] = probabilities
         mean_loss.update(losses)  # of each picture: under nan_strategy="disable" torchmetrics forgets a weight
-        metrics.update(probabilities, labels)
         fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if self.logs_metrics or not fitting:
+            metrics.update(probabilities, labels)
         if not self.trainer.sanity_checking:
             loss = mean_loss.compute()
             if fitting and not torch.isfinite(loss):
                 raise GelError(self._not_finite(stage))
             values = {f"{stage}/loss": loss}
-            for name, value in metrics.compute().items():
-                if value.ndim == 2:
-                    self.confusion_matrices[stage] = value
-                else:
-                    values[name] = value[self.positive] if value.ndim == 1 else value
+            if self.logs_metrics or not fitting:
+                computed = metrics.compute()
+                self.confusion_matrices[stage] = computed[f"{stage}/confusion_matrix"]
+                values |= single_values(computed, self.class_names)
             for name, value in values.items():
                 shown = name in ("train/loss", "val/loss", "val/accuracy")
                 self.log(name, value, prog_bar=shown)

@@ -164,7 +164,7 @@ class GelCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer, with the callbacks of this command and, for fit, a logger of its own."""
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
-        callbacks = [*(config.trainer.callbacks or []), *self.make_callbacks(config)]
+        callbacks = [*listed(config.trainer.callbacks), *self.make_callbacks(config)]
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:
@@ -275,6 +275,10 @@ def main(args: Sequence[str] | None = None) -> int:
                 from gel_lightning.comparison.cli import compare_command
 
                 compare_command(given[1:])
+            elif given[:1] == ["report"]:
+                from gel_lightning.comparison.cli import report_command
+
+                report_command(given[1:])
             else:
                 GelCLI(
                     args=None if args is None else given,
@@ -373,6 +377,11 @@ def _model(config: Any) -> str:
 def training_callbacks(seed: int) -> list[Callback]:
     """Makes the callbacks that change how heads are trained, the same for one run as for many."""
     return [OneThread()] if seed is False else [OneThread(), EpochSeed(seed)]
+
+
+def listed(callbacks: Any) -> list[Callback]:
+    """The callbacks of a trainer's settings: one, several or none."""
+    return [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
 
 
 def check_seed(seed: int) -> None:

@@ -1,7 +1,8 @@
 """What a person reads in the terminal before and after a run."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,26 +115,36 @@ def print_stores(root: Path, stores: Sequence[Contents]) -> None:
         Console(markup=False).print(table)
 
 
-def print_comparison(rows: Sequence[Mapping[str, str]]) -> None:
-    """Prints the rows of a results file as a table, the best test accuracy first, the failed models last.
+def print_comparison(
+    rows: Sequence[Mapping[str, str]], cross_validated: Mapping[str, tuple[float, float, float]] | None = None
+) -> None:
+    """Prints the rows of a results file as a table, the best first, the failed models last.
 
-    Models of equal test accuracy are in the order of their ROC AUC; all that have the best are marked.
+    The best is that of the highest cross-validated accuracy, else of the highest test accuracy and then ROC AUC; all
+    that have the same accuracy as the best are marked.
+
+    Args:
+        rows: of the results file; those of equal cross-validated accuracy stay in this order.
+        cross_validated: accuracy and the ends of its interval, of each model by its name.
     """
+
+    def accuracy(row: Mapping[str, str]) -> float:
+        return cross_validated[_model(row)][0] if cross_validated else float(row["accuracy"])
+
     tested = [row for row in rows if not row["error"]]
-    tested.sort(key=lambda row: (float(row["accuracy"]), float(row["roc_auc"])), reverse=True)
+    tested.sort(key=lambda row: (accuracy(row), not cross_validated and float(row["roc_auc"])), reverse=True)
     table = Table("", "model", box=None)
-    for column in ("test", "ROC AUC", "val.", "training"):
+    for column in ("cross-validated" if cross_validated else "ROC AUC", "test", "training"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in tested:
         matrix = json.loads(row["conf_mat"])
         right, total = sum(line[i] for i, line in enumerate(matrix)), sum(map(sum, matrix))
-        best = row["accuracy"] == tested[0]["accuracy"]
+        best = accuracy(row) == accuracy(tested[0])
         table.add_row(
             "★" if best else "",
             _model(row),
+            _interval(*cross_validated[_model(row)]) if cross_validated else f"{float(row['roc_auc']):.3f}",
             f"{right}/{total}  {float(row['accuracy']):.3f}",
-            f"{float(row['roc_auc']):.3f}",
-            f"{float(row['val_accuracy']):.3f}",
             f"{float(row['training_time_mins']) * 60:.1f} s",
             style="bold" if best else "",
         )
@@ -141,6 +152,17 @@ def print_comparison(rows: Sequence[Mapping[str, str]]) -> None:
         if row["error"]:
             table.add_row("✗", _model(row), "failed", style="red")
     Console(markup=False).print(table)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} ({low:.3f}–{high:.3f})" if low == low else f"{value:.3f}"  # nan is not itself
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says what is being done for as long as it takes, in a terminal."""
+    with Console().status(what):
+        yield
 
 
 def _model(row: Mapping[str, str]) -> str:

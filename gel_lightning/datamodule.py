@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.fabric.utilities import suggested_max_num_workers
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -22,7 +24,14 @@ from gel_lightning.drawn import draw_data_set
 from gel_lightning.errors import GelError
 from gel_lightning.features import find_features
 from gel_lightning.folders import LabelledPictures, find_pictures, read_class_folders
-from gel_lightning.splits import hash_pictures, near_duplicate_groups, picture_hashes, stratified_split
+from gel_lightning.splits import (
+    hash_pictures,
+    near_duplicate_groups,
+    picture_hashes,
+    repeated_groups,
+    stratified_folds,
+    stratified_split,
+)
 from gel_lightning.store import default_cache_dir
 
 DATA_ROOT = Path("data/gel_electrophoresis")
@@ -93,6 +102,7 @@ class GelDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.seed = seed
         self.parts: dict[str, LabelledPictures] = {}
+        self._known: dict[Path, np.uint64] = {}
         self.class_names: tuple[str, ...] | None = None
 
     @property
@@ -208,8 +218,42 @@ class GelDataModule(LightningDataModule):
             **options,
         )
 
-    def _hashes(self, paths: Sequence[Path]) -> np.ndarray:
-        return picture_hashes(self.cache.hashes(paths) if self.cache else hash_pictures(paths))
+    def cross_validation(self, folds: int, repeats: int) -> list[dict[str, LabelledPictures]]:
+        """Splits the training and validation pictures for cross-validation; near-identical ones share a fold.
+
+        Args:
+            folds: parts into which they are dealt, each of which is tested on once.
+            repeats: how many times they are dealt.
+
+        Returns:
+            For each fit what ``parts`` is to be, fold after fold and repeat after repeat: ``test`` is the fold,
+            ``val`` a share of the rest as always.
+
+        Raises:
+            GelError: there are too few different pictures of a class.
+        """
+        own = sorted(
+            (path, label) for part in ("train", "val") for path, label in zip(*self.parts[part][:2], strict=True)
+        )
+        paths, labels, names = [path for path, _ in own], [label for _, label in own], self.parts["train"].class_names
+        pictures, groups = LabelledPictures(paths, labels, names), near_duplicate_groups(self._hashes(paths))
+        everything, parts = np.arange(len(paths)), []
+        for fold in chain(*stratified_folds(labels, groups, folds, repeats, self.seed, names)):
+            rest = np.setdiff1d(everything, fold)
+            parts.append({**self._train_and_val(pictures, groups, rest), "test": _subset(pictures, fold)})
+        return parts
+
+    def near_duplicates(self) -> list[list[Path]]:
+        """Lists the groups of near-identical pictures among those of all parts."""
+        paths = [path for pictures in self.parts.values() for path in pictures.paths]
+        return [[paths[i] for i in group] for group in repeated_groups(near_duplicate_groups(self._hashes(paths)))]
+
+    def _hashes(self, paths: Sequence[Path]) -> NDArray[np.uint64]:
+        """The perceptual hash of each picture, read once."""
+        new = [path for path in paths if path not in self._known]
+        hashes = picture_hashes(self.cache.hashes(new) if self.cache else hash_pictures(new))
+        self._known.update(zip(new, hashes, strict=True))
+        return np.array([self._known[path] for path in paths], np.uint64)
 
     def _split(self) -> dict[str, LabelledPictures]:
         """Parts ``train``, ``val`` and ``test``, from one folder or two."""
@@ -226,14 +270,15 @@ class GelDataModule(LightningDataModule):
         if test is None:
             train, held_out = stratified_split(labels, groups, self.test_fraction, self.seed, pictures.class_names)
             test = _subset(pictures, held_out)
-        kept, held_out = stratified_split(
-            labels[train], groups[train], self.val_fraction, self.seed, pictures.class_names
-        )
-        return {
-            "train": _subset(pictures, train[kept]),
-            "val": _subset(pictures, train[held_out]),
-            "test": test,
-        }
+        return {**self._train_and_val(pictures, groups, train), "test": test}
+
+    def _train_and_val(
+        self, pictures: LabelledPictures, groups: NDArray[np.intp], indices: NDArray[np.intp]
+    ) -> dict[str, LabelledPictures]:
+        """Splits some of the pictures, all of which have groups, in two."""
+        labels = np.array(pictures.labels)[indices]
+        kept, held_out = stratified_split(labels, groups[indices], self.val_fraction, self.seed, pictures.class_names)
+        return {"train": _subset(pictures, indices[kept]), "val": _subset(pictures, indices[held_out])}
 
 
 def _subset(pictures: LabelledPictures, indices: np.ndarray) -> LabelledPictures:

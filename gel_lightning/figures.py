@@ -1,19 +1,52 @@
 """Pictures of what a model does: confusion matrix, ROC curve, sheets of pictures with captions.
 
-All functions return a matplotlib figure of their own and touch no global state.
+All functions return a matplotlib figure of their own and touch no global state. The style that the figures of a report
+share is here too.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple
 
+import numpy as np
+from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
 # Blue and vermilion of the Okabe-Ito palette: told apart by colour-blind readers too.
 RIGHT, WRONG = "#0072B2", "#D55E00"
+# A page puts colours of its own in the place of these four, so nothing else may be of one of them.
+INK, MUTED, GRID, SURFACE = "#1b1f24", "#57606a", "#dfe3e8", "#ffffff"
+# The Okabe-Ito colours that have a contrast of 3 to white and to near-black, then the two that a page changes.
+PALETTE = (RIGHT, WRONG, "#009E73", "#CC79A7", INK, MUTED)
+# Text on cells, which have the same colours on any page. Not black: matplotlib leaves that out of an SVG, and so
+# to the page.
+ON_LIGHT, ON_DARK = "#060606", "#fcfcfc"
+STYLE: dict[str, Any] = {
+    **{"font.size": 8.5, "axes.labelsize": 8.5, "axes.titlesize": 8.5, "legend.fontsize": 8.5},
+    **{"xtick.labelsize": 8, "ytick.labelsize": 8, "text.parse_math": False, "axes.titlepad": 4},
+    **{"text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.edgecolor": MUTED},
+    **{"xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK},
+    **{"axes.facecolor": "none", "figure.facecolor": SURFACE, "savefig.facecolor": "auto"},
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6},
+    **{"axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.6},
+    **{"xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False},
+    **{"lines.linewidth": 1.4, "lines.markersize": 5, "image.interpolation": "none"},
+    **{"svg.fonttype": "none", "svg.hashsalt": "gel-lightning"},
+}
+# The first has the scripts of Europe; the others are those that systems have for Chinese, Japanese and Korean.
+FONTS = (
+    *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC"),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC"),
+    *("Hiragino Sans", "Malgun Gothic", "Apple SD Gothic Neo", "Arial Unicode MS"),
+)
 COLUMNS, MOST = 6, 24
 CELL = (2.1, 2.25)  # width and height in inches of a picture of a sheet with its caption
 SHOWN = 190  # side in pixels of that picture at matplotlib's 100 dots an inch
@@ -27,18 +60,50 @@ class Caption(NamedTuple):
     colour: str = "black"
 
 
+@contextmanager
+def report_style() -> Iterator[None]:
+    """Makes and saves the figures of a report; the settings of matplotlib are after it what they were before."""
+    with warnings.catch_warnings(), style.context(["default", STYLE | {"font.family": _fonts()}]):
+        # Class names may be of any script. What no font here has is a box in the PNG; the SVG leaves it to the page.
+        warnings.filterwarnings("ignore", "Glyph .* missing from|Matplotlib currently does not support .* natively")
+        yield
+
+
+@cache
+def _fonts() -> list[str]:
+    present = set(get_font_names())
+    return [name for name in FONTS if name in present]
+
+
+def draw_cells(axes: Axes, shares: ArrayLike, texts: Sequence[Sequence[str]], colours: str, size: float) -> None:
+    """Draws a table of cells, each with its text, coloured by a share from 0 to 1; nan leaves a cell without colour."""
+    axes.imshow(shares, cmap=colours, vmin=0, vmax=1, aspect="auto")
+    axes.grid(False)
+    for (row, column), share in np.ndenumerate(np.asarray(shares)):
+        ink = INK if np.isnan(share) else ink_on(colormaps[colours](float(share)))
+        axes.text(column, row, texts[row][column], ha="center", va="center", color=ink, size=size)
+
+
+def ink_on(colour: Sequence[float]) -> str:
+    """The colour of text that is read best on another, by the contrast of WCAG 2."""
+    channels = np.asarray(colour[:3])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return ON_DARK if linear @ (0.2126, 0.7152, 0.0722) < 0.179 else ON_LIGHT
+
+
+def draw_confusion(axes: Axes, matrix: Tensor, size: float) -> None:
+    """Draws counts, or means of them, of shape ``[classes, classes]``, coloured by their share of the actual class."""
+    counts = matrix.cpu()
+    share = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    texts = [[f"{count:.{0 if float(count).is_integer() else 1}f}" for count in row] for row in counts.tolist()]
+    draw_cells(axes, share.numpy(), texts, "Blues", size)
+
+
 def confusion_figure(matrix: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Draws counts of shape ``[classes, classes]``: a row for each actual class, a column for each predicted."""
     cells = 0.9 * len(class_names)
     figure, axes = _square_axes(cells, left=0.8, bottom=0.7, right=0.8, top=0.5)
-    counts = matrix.cpu()
-    share = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
-    for actual in range(len(class_names)):
-        for predicted in range(len(class_names)):
-            ink = "white" if share[actual, predicted] > 0.5 else "black"
-            count = int(counts[actual, predicted])
-            axes.text(predicted, actual, str(count), ha="center", va="center", color=ink, size=14)
+    draw_confusion(axes, matrix, size=14)
     axes.set_xticks(range(len(class_names)), class_names)
     axes.set_yticks(range(len(class_names)), class_names, rotation=90, va="center")
     axes.set(xlabel="predicted class", ylabel="actual class", title=title)

@@ -22,18 +22,25 @@ class GridProgress(ProgressBar):
 
     Args:
         models: how many there are.
+        fits: of each.
         shown: False shows nothing.
     """
 
-    def __init__(self, models: int, shown: bool = True) -> None:
+    def __init__(self, models: int, fits: int = 1, shown: bool = True) -> None:
         super().__init__()
         self.bar = _bar(TextColumn(f"{{task.fields[done]}}/{models} models"), shown=shown)
         self._task = self.bar.add_task("", total=models, done=0)
-        self._done = 0
+        self._done, self._fits, self._fitted = 0, fits, 0
 
     def begin(self, name: str) -> None:
         """Names the model that is fitted now."""
+        self._fitted = 0
         self.bar.update(self._task, description=name)
+
+    def fitted(self) -> None:
+        """Counts one of the fits of a model as done."""
+        self._fitted += 1
+        self._advance(0.0)
 
     def end(self) -> None:
         """Counts a model as done, however it ended."""
@@ -43,11 +50,14 @@ class GridProgress(ProgressBar):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Advances the bar by an epoch."""
         if trainer.max_epochs and trainer.max_epochs > 0:
-            self.bar.update(self._task, completed=self._done + (trainer.current_epoch + 1) / trainer.max_epochs)
+            self._advance((trainer.current_epoch + 1) / trainer.max_epochs)
 
     def disable(self) -> None:
         """Shows nothing: Lightning asks for it in all processes but the first."""
         self.bar.disable = True
+
+    def _advance(self, part: float) -> None:
+        self.bar.update(self._task, completed=self._done + (self._fitted + part) / self._fits)
 
 
 class RunProgress(ProgressBar):

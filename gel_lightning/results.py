@@ -170,7 +170,7 @@ def read_results(path: Path) -> str:
     except (UnicodeDecodeError, IsADirectoryError):
         text = "not text"
     if text and text.splitlines()[0] != ",".join(COLUMNS):
-        raise GelError(f"{path}: not a results file of this version; move it away, or name another with --results_file")
+        raise GelError(f"{path}: not a results file of this version; move it away, or name another file")
     return text if not text or text.endswith("\n") else text + "\n"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -97,6 +98,14 @@ def near_duplicate_groups(hashes: NDArray[np.uint64], max_distance: int = 4) -> 
     return np.unique(groups, return_inverse=True)[1][place]
 
 
+def repeated_groups(groups: ArrayLike) -> list[list[int]]:
+    """Lists the groups of two pictures or more, each as indices in ascending order."""
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(np.asarray(groups).tolist()):
+        members.setdefault(group, []).append(index)
+    return [indices for indices in members.values() if len(indices) > 1]
+
+
 def stratified_split(
     labels: ArrayLike,
     groups: ArrayLike,
@@ -122,14 +131,12 @@ def stratified_split(
     Raises:
         GelError: ``fraction`` is out of range, or a class would be missing on one side.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     if not 0 < fraction < 1:
         raise GelError(f"the fraction to hold out must be above 0 and below 1, not {fraction}: choose another")
     labels = np.asarray(labels)
     _, groups = np.unique(groups, return_inverse=True)
     classes, pictures = np.unique(labels, return_counts=True)
-    different = [len(np.unique(groups[labels == label])) for label in classes]
+    different = _different(labels, groups)
 
     def on_one_side_only(index: int) -> GelError:
         name = class_names[classes[index]] if class_names else classes[index]
@@ -144,9 +151,7 @@ def stratified_split(
     nearest = Fraction(fraction).limit_denominator(most_folds)
     part = min(max(nearest, Fraction(1, most_folds)), Fraction(most_folds - 1, most_folds))
 
-    # Shuffled here: the shuffle=True of scikit-learn before 1.8 loses the stratification (its pull 32540).
-    shuffled = np.random.default_rng(seed).permutation(groups.max() + 1)[groups]
-    folds = [fold for _, fold in StratifiedGroupKFold(part.denominator).split(labels, labels, shuffled)]
+    folds = _deal(labels, groups, part.denominator, np.random.default_rng(seed))
     # A group larger than a fold swells the fold that it is in, which had better be kept.
     folds.sort(key=lambda fold: abs(len(fold) - len(labels) / part.denominator))
     held_out = np.sort(np.concatenate(folds[: part.numerator]))
@@ -155,3 +160,61 @@ def stratified_split(
         if label not in labels[kept] or label not in labels[held_out]:
             raise on_one_side_only(index)
     return kept, held_out
+
+
+def stratified_folds(
+    labels: ArrayLike,
+    groups: ArrayLike,
+    folds: int,
+    repeats: int,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+) -> list[list[NDArray[np.intp]]]:
+    """Deals the pictures into folds, several times, each class in its share and each group in one fold.
+
+    Args:
+        labels: the class of each picture, [n].
+        groups: the group of each picture, [n].
+        folds: number of folds, at least 2.
+        repeats: how many times all pictures are dealt, each time anew, at least 1.
+        seed: the same seed gives the same folds.
+        class_names: the name of each label, for errors; the label itself if not given.
+
+    Returns:
+        For each repeat the indices in each fold, sorted; every picture is in one fold of each repeat.
+
+    Raises:
+        GelError: the numbers are out of range, or a class has too few groups to be in all folds.
+    """
+    if folds < 2 or repeats < 1:
+        raise GelError(f"{folds} folds, repeated {repeats} times: give 2 folds or more, and 1 repeat or more")
+    labels = np.asarray(labels)
+    _, groups = np.unique(groups, return_inverse=True)
+    for label, different in zip(np.unique(labels), _different(labels, groups), strict=True):
+        if different < folds:
+            name = class_names[label] if class_names else label
+            raise GelError(f"class {name} has {different} different pictures, too few for {folds} folds: ask for fewer")
+    generators = np.random.default_rng(seed).spawn(repeats)
+    dealt = [[np.sort(fold) for fold in _deal(labels, groups, folds, generator)] for generator in generators]
+    if any(len(np.unique(labels[fold])) < len(np.unique(labels)) for repeat in dealt for fold in repeat):
+        raise GelError(
+            "near-identical pictures of different classes leave a fold without one of the classes; gel-fit data check "
+            "lists them: mend their labels, or ask for fewer folds"
+        )
+    return dealt
+
+
+def _different(labels: NDArray[Any], groups: NDArray[np.intp]) -> list[int]:
+    """The number of groups of each class."""
+    return [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
+
+
+def _deal(
+    labels: NDArray[Any], groups: NDArray[np.intp], folds: int, generator: np.random.Generator
+) -> list[NDArray[np.intp]]:
+    """The indices in each fold."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    # Shuffled here: the shuffle=True of scikit-learn before 1.8 loses the stratification (its pull 32540).
+    shuffled = generator.permutation(groups.max() + 1)[groups]
+    return [fold for _, fold in StratifiedGroupKFold(folds).split(labels, labels, shuffled)]

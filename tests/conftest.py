@@ -3,6 +3,7 @@
 import csv
 import os
 import resource
+import signal
 import subprocess
 import sys
 import traceback
@@ -76,7 +77,14 @@ def start_gel_fit(*args: object, cwd: Path, name: str = "run", **options: Any) -
     with (cwd / f"{name}.out").open("wb") as out, (cwd / f"{name}.err").open("wb") as err:
         command = [sys.executable, "-m", "gel_lightning", *map(str, args)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, cwd=cwd, env=environment, stdout=out, stderr=err, **options)
+        return subprocess.Popen(
+            command, cwd=cwd, env=environment, stdout=out, stderr=err, **{"preexec_fn": _heed_ctrl_c, **options}
+        )
+
+
+def _heed_ctrl_c() -> None:
+    """Undoes what the background of a script does to a process: Ctrl-C is to end it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager

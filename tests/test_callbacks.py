@@ -33,7 +33,7 @@ from gel_lightning.callbacks import (
 
 METRICS = {
     *("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc"),
-    *("precision_gel", "recall_gel", "f1_gel"),
+    *("precision_gel", "recall_gel", "f1_gel", "calibration_error"),
 }
 EPOCHS, BATCHES = 4, 4
 IMAGES = {

@@ -161,11 +161,13 @@ def test_fit_changes_the_head_and_not_a_bit_of_the_backbone(backbone: str, train
 def expected_metrics(
     stage: str, labels: Tensor, probabilities: Tensor, class_names: tuple[str, ...]
 ) -> dict[str, float]:
-    """The metrics that scikit-learn finds."""
+    """The metrics that scikit-learn finds, and the calibration error by hand."""
     actual, predicted = labels.numpy(), probabilities.argmax(dim=1).numpy()
     positive = class_names.index("gel") if "gel" in class_names else 0
     name = class_names[positive]
     ranked = probabilities.numpy()
+    confidence, right = ranked.max(axis=1), predicted == actual
+    tenth = np.minimum((confidence * 10).astype(int), 9)
     values = {
         "loss": sk.log_loss(actual, ranked),
         "accuracy": sk.accuracy_score(actual, predicted),
@@ -179,6 +181,7 @@ def expected_metrics(
         "auroc": sk.roc_auc_score(actual == 1, ranked[:, 1])
         if len(class_names) == 2
         else np.mean([sk.roc_auc_score(actual == label, ranked[:, label]) for label in range(len(class_names))]),
+        "calibration_error": sum(abs((right - confidence)[tenth == i].sum()) for i in range(10)) / len(actual),
     }
     return {f"{stage}/{key}": pytest.approx(value, rel=1e-5) for key, value in values.items()}
 
@@ -240,6 +243,46 @@ def test_metrics_are_those_of_scikit_learn(class_names: tuple[str, ...], tmp_pat
     assert logged == expected
     assert len({str(value) for value in expected.values()}) > 20, "too many metrics are alike"
     assert (sum(matrices) != sum(matrices).T).any(), "rows and columns could be confused"
+
+
+def test_probabilities_of_the_last_epoch_of_each_stage_are_kept(tmp_path: Path) -> None:
+    data, model, probed = Tensors(3), small(MultiLayerHead, class_names=["a", "b", "c"]), Probe()
+    trainer = make_trainer(tmp_path, 3, [probed])
+    trainer.fit(model, datamodule=data)
+    assert {stage: len(kept) for stage, kept in model.probabilities.items()} == {"train": 20, "val": 15}
+    trainer.test(model, datamodule=data, verbose=False)
+    for stage, kept in model.probabilities.items():
+        assert kept.equal(torch.cat(probed.probabilities[stage])), stage
+        assert not kept.requires_grad
+    with torch.no_grad():
+        logits = model.eval()(data.pictures)
+    for stage, part in (("val", slice(20, 35)), ("test", slice(35, 50))):
+        torch.testing.assert_close(model.probabilities[stage], logits[part].softmax(dim=1))
+    before = model.probabilities["test"]
+    trainer.validate(model, datamodule=data, verbose=False)
+    assert model.probabilities["test"] is before
+
+
+def test_fitting_without_metrics_logs_losses_and_learns_the_same(train_dir: Path, tmp_path: Path) -> None:
+    heads, logged, tested = [], [], []
+    for logs_metrics in (True, False):
+        seed_everything(1, verbose=False)
+        model = small(MultiLayerHead)
+        model.logs_metrics = logs_metrics
+        data = gels(train_dir)
+        trainer = make_trainer(tmp_path / str(logs_metrics), 3, [EpochSeed(1)])
+        trainer.fit(model, datamodule=data)
+        logged.append({name: value.item() for name, value in trainer.callback_metrics.items()})
+        assert set(model.confusion_matrices) == ({"train", "val"} if logs_metrics else set())
+        heads.append(torch.cat([parameter.flatten() for parameter in model.head.parameters()]))
+        tested.append(trainer.test(model, datamodule=data, verbose=False)[0])
+        tested[-1] |= trainer.validate(model, datamodule=data, verbose=False)[0]
+        assert model.confusion_matrices["test"].sum() == 4
+    assert set(logged[1]) == {"train/loss", "val/loss"} < set(logged[0])
+    assert logged[1].items() <= logged[0].items()
+    assert heads[0].equal(heads[1])
+    assert tested[0] == tested[1]
+    assert {"test/accuracy", "test/f1_gel", "val/auroc"} <= set(tested[1]), "only fitting goes without"
 
 
 # Class weights

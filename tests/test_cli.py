@@ -596,7 +596,7 @@ def has_tpu() -> bool:
             id="tpu",
         ),
         pytest.param(["--trainer.accelerator", "abacus"], ["'abacus'", "--trainer.accelerator cpu"], id="accelerator"),
-        pytest.param(["--results_file", "linear.pth"], ["linear.pth", "--results_file"], id="results file"),
+        pytest.param(["--results_file", "linear.pth"], ["linear.pth", "name another file"], id="results file"),
         pytest.param(["--ckpt_path", "absent.ckpt"], ["absent.ckpt", "--ckpt_path"], id="no checkpoint"),
         pytest.param(["--model.class_weights", "[1, 2, 3]"], ["class_weights", "gel, not_gel"], id="class weights"),
         pytest.param(["--seed_everything", "-1"], ["-1", "4294967295", "--seed_everything"], id="seed"),

@@ -1,13 +1,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -30,6 +31,8 @@ from torchvision.models import get_model
 from gel_lightning import GelClassifier, backbones
 from gel_lightning.comparison import cli
 from gel_lightning.comparison.grid import Model, grid
+from gel_lightning.comparison.records import read_comparison, read_predictions
+from gel_lightning.comparison.summary import Summary
 from gel_lightning.datasets import PictureDataset
 from gel_lightning.heads import LinearHead
 
@@ -50,6 +53,7 @@ SETTINGS = (
 ALL = (*SETTINGS, "--backbones", "resnet18", "mobilenet_v2")
 ONE = (*TINY, "--trainer.max_epochs", "1", "--backbones", "resnet18", "--heads", "single", "--optimizers", "sgd")
 FOLDER = Path("lightning_logs/comparison/version_0")
+CLASSES = ("gel", "not_gel")
 
 
 def by_name(folder: Path) -> dict[str, dict[str, str]]:
@@ -134,8 +138,9 @@ def compared(tmp_path_factory: pytest.TempPathFactory, pictures: Options) -> Pat
     """The folder of two equal comparisons of eight models that ran at once, each in a process: `a` and `b`."""
 
     def make(folder: Path) -> None:
-        accelerators = ("--accelerators", "cpu")
-        runs = [start_gel_fit("compare", *ALL, *accelerators, *pictures, cwd=folder, name=name) for name in "ab"]
+        # Vectors of their own, since they may differ in their last bits with the batch they were computed in.
+        options = ("--accelerators", "cpu", *pictures, "--data.cache_dir", folder / "cache")
+        runs = [start_gel_fit("compare", *ALL, *options, cwd=folder, name=name) for name in "ab"]
         (folder / "status").write_text(" ".join(str(run.wait(timeout=300)) for run in runs))
 
     return made_once(tmp_path_factory, "compared", make)
@@ -156,9 +161,14 @@ def test_a_comparison_prints_what_it_does_and_where_things_are(compared: Path, n
     assert re.fullmatch(r"lightning_logs/comparison/version_[01]", folder)
     assert lines[1] == "16 training, 4 validation and 8 test pictures of 2 classes: gel, not_gel"
     assert lines[2].startswith("This is a demonstration with a random backbone: ")
-    assert len(lines) == 3 + 1 + 8 + 2
-    assert lines[-2:] == [f"TensorBoard: tensorboard --logdir {folder}", f"results: {folder}/results.csv"]
-    assert all(len(line) <= 80 for line in lines[3:-2])
+    assert all(len(line) <= 80 for line in lines[3:12])
+    assert lines[12].startswith("This is a demonstration with a random backbone: ")
+    assert lines[13].startswith("The best of 8 models is ")
+    assert lines[-3:] == [
+        f"report: {folder}/report.html",
+        f"TensorBoard: tensorboard --logdir {folder}",
+        f"results: {folder}/results.csv",
+    ]
 
 
 def test_comparisons_at_once_have_a_folder_each_and_give_the_same(compared: Path, version: Path) -> None:
@@ -172,7 +182,8 @@ def test_comparisons_at_once_have_a_folder_each_and_give_the_same(compared: Path
 
 def test_a_comparison_leaves_a_run_of_each_model_and_nothing_else(compared: Path, version: Path) -> None:
     left = {path.name for path in version.iterdir()}
-    assert left == {"config.yaml", "results.csv", ".results.csv.lock", *MODELS}
+    beside = {"config.yaml", "results.csv", ".results.csv.lock", "about.json", "report.html", "figures", "thumbnails"}
+    assert left == beside | set(MODELS)
     for name, row in by_name(version).items():
         run = version / name
         assert row["error"] == ""
@@ -180,6 +191,7 @@ def test_a_comparison_leaves_a_run_of_each_model_and_nothing_else(compared: Path
         assert Path(row["checkpoint"]) == run / "checkpoints/best.ckpt"
         assert row["epochs"] == "3"
         assert sorted(path.name for path in run.glob("checkpoints/*")) == ["best.ckpt", "last.ckpt"]
+        assert {path.name for path in run.glob("*.csv")} == {"curves.csv", "predictions.csv"}
         numbers = {"resnet18": range(1, 5)}.get(row["pretrained_model"], [""] * 4)
         assert row["model_id"] == str(numbers[[model for model in MODELS if model[0] == name[0]].index(name)])
     assert not temporary_files(compared)
@@ -196,7 +208,7 @@ def test_the_table_ranks_all_models_and_marks_the_best(compared: Path) -> None:
         row = rows[model.replace(" ", "_")]
         matrix = json.loads(row["conf_mat"])
         right = sum(line[i] for i, line in enumerate(matrix))
-        expected = [f"{right}/8", *(f"{float(row[key]):.3f}" for key in ("accuracy", "roc_auc", "val_accuracy"))]
+        expected = [f"{float(row['roc_auc']):.3f}", f"{right}/8", f"{float(row['accuracy']):.3f}"]
         assert cells.split() == [*expected, f"{float(row['training_time_mins']) * 60:.1f}", "s"]
         keys.append((right, float(row["roc_auc"])))
     assert keys == sorted(keys, reverse=True)
@@ -218,7 +230,7 @@ def test_each_checkpoint_measures_what_its_row_says(
 
 @pytest.mark.parametrize("name", ["resnet18_single_sgd_cpu", "mobilenet_v2_multi_adam_cpu"])
 def test_a_row_is_that_of_the_same_fit_to_the_last_bit(
-    name: str, version: Path, pictures: Options, tmp_path: Path
+    name: str, version: Path, compared: Path, pictures: Options, tmp_path: Path
 ) -> None:
     # The first with the settings in words, the last of the grid with the file that is beside its checkpoint.
     words = (
@@ -226,7 +238,8 @@ def test_a_row_is_that_of_the_same_fit_to_the_last_bit(
         *("--model.optimizer", "SGD", "--model.optimizer.lr", "0.01", "--model.optimizer.momentum", "0.9"),
     )
     options = words if "resnet18" in name else ("--config", version / name / "config.yaml")
-    ran = gel_fit("fit", *options, "--results_file", "results.csv", cwd=tmp_path)
+    vectors = ("--data.cache_dir", compared / "cache")
+    ran = gel_fit("fit", *options, *vectors, "--results_file", "results.csv", cwd=tmp_path)
     assert (ran.status, ran.err) == (0, ""), ran.err
     assert repeatable(tmp_path) == {name: repeatable(version)[name]}
     for checkpoint in ("best", "last"):
@@ -357,12 +370,126 @@ def test_without_a_logger_the_working_folder_is_left_alone(tmp_path: Path, pictu
         GelClassifier.load_from_checkpoint(row["checkpoint"])
 
 
+# --- cross-validation ---
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory: pytest.TempPathFactory, pictures: Options) -> Path:
+    """The folder of a comparison of four models with folds, which ran after one without them."""
+
+    def make(folder: Path) -> None:
+        for options in ((), FOLDS):
+            ran = gel_fit("compare", *FEW, *pictures, *options, "--data.cache_dir", "cache", cwd=folder)
+            (folder / "ran").write_text(f"{ran.status}\n{ran.err}\n{ran.out}")
+
+    return made_once(tmp_path_factory, "folded", make)
+
+
+FEW = (*SETTINGS, "--backbones", "resnet18")
+FOLDS = ("--folds", "3", "--repeats", "2")
+PLACES = [(0, 0), *product((1, 2), (1, 2, 3))]
+
+
+def test_folds_change_nothing_of_the_models_themselves(folded: Path) -> None:
+    assert (folded / "ran").read_text().startswith("0\n\n4 of 4 models, in lightning_logs/comparison/version_1\n")
+    plain, crossed = (folded / FOLDER.with_name(f"version_{number}") for number in (0, 1))
+    assert repeatable(crossed) == repeatable(plain)
+    for name in by_name(plain):
+        tested = [read_predictions(folder / name / "predictions.csv", CLASSES) for folder in (plain, crossed)]
+        assert [len(outcomes) for outcomes in tested] == [1, 7]
+        np.testing.assert_array_equal(tested[0][0].probabilities, tested[1][0].probabilities)
+        assert same_weights(*(folder / name / "checkpoints/best.ckpt" for folder in (plain, crossed)))
+
+
+def test_all_models_are_tested_on_the_same_folds(folded: Path, train_dir: Path, test_dir: Path) -> None:
+    seen = []
+    for name in by_name(folded / FOLDER.with_name("version_1")):
+        outcomes = read_predictions(folded / FOLDER.with_name("version_1") / name / "predictions.csv", CLASSES)
+        assert [outcome[:2] for outcome in outcomes] == PLACES
+        assert {path.split("/")[-3] for path in outcomes[0].paths} == {test_dir.name}
+        for repeat in (1, 2):
+            names = [Path(path).name for outcome in outcomes if outcome.repeat == repeat for path in outcome.paths]
+            assert sorted(names) == sorted(path.name for path in train_dir.rglob("*.png"))
+        for outcome in outcomes:
+            assert [Path(path).parent.name for path in outcome.paths] == [CLASSES[label] for label in outcome.labels]
+        seen.append([outcome.paths for outcome in outcomes])
+        assert len({tuple(sorted(outcome.paths)) for outcome in outcomes}) == 7
+    assert seen == [seen[0]] * 4
+
+
+def test_a_comparison_with_folds_ranks_by_them(folded: Path) -> None:
+    version = folded / FOLDER.with_name("version_1")
+    summary = Summary(read_comparison(version))
+    out = (folded / "ran").read_text()
+    shown = ranking(out)
+    assert [model for _, model, _ in shown] == [model.name for model in summary.models]
+    for (_, _, cells), model in zip(shown, summary.models, strict=True):
+        assert cells.startswith(f"{model.estimates['accuracy'].value:.3f} ")
+        assert f" {model.right}/8 " in cells
+    assert "Trained on 2 of 3 folds of 20 pictures and tested on the other, each fold in turn, 2 times over" in out
+    about = json.loads((version / "about.json").read_text())
+    assert (about["folds"], about["repeats"], about["seed"]) == (3, 2, 42)
+    assert about["pictures"] == {"train": 16, "val": 4, "test": 8}
+    (command,) = about["commands"]
+    assert command.startswith("gel-fit compare ")
+    assert command.endswith("--folds 3 --repeats 2 --data.cache_dir cache")
+    assert about["weights"] == {
+        "resnet18": {"name": "none", "fingerprint": about["weights"]["resnet18"]["fingerprint"]}
+    }
+    assert re.fullmatch("[0-9a-f]{64}", about["weights"]["resnet18"]["fingerprint"])
+
+
+def test_only_what_is_missing_of_the_folds_is_run_again(folded: Path, tmp_path: Path, pictures: Options) -> None:
+    first = folded / FOLDER.with_name("version_1")
+    version = tmp_path / FOLDER
+    shutil.copytree(first, version)
+    shutil.copytree(folded / "cache", tmp_path / "cache")
+    names = list(by_name(version))
+    (version / names[1] / "predictions.csv").unlink()
+    before = times(version / names[0])
+    ran = gel_fit("compare", "--resume", "0", cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, ""), ran.err
+    assert ran.out.startswith(f"1 of 4 models, in {FOLDER}\n")
+    assert times(version / names[0]) == before
+    for name in names:
+        wanted, found = ((folder / name / "predictions.csv").read_bytes() for folder in (first, version))
+        assert found == wanted
+    assert repeatable(version) == {name: repeatable(first)[name] for name in (names[0], *names[2:], names[1])}
+    commands = json.loads((version / "about.json").read_text())["commands"]
+    assert commands[1:] == ["gel-fit compare --resume 0"]
+
+    ran = gel_fit("compare", "--resume", "0", "--repeats", "1", cwd=tmp_path)  # other folds: all are run again
+    assert (ran.status, ran.err) == (0, ""), ran.err
+    assert ran.out.startswith(f"4 of 4 models, in {FOLDER}\n")
+    outcomes = read_predictions(version / names[0] / "predictions.csv", CLASSES)
+    assert [outcome[:2] for outcome in outcomes] == PLACES[:4]
+
+
+@pytest.mark.real
+def test_real_pictures_are_told_apart_in_all_folds(shared: Path, tmp_path: Path) -> None:
+    options = (
+        *("--backbones", f"resnet18={shared / 'weights/resnet18-standin.pth'}", "--heads", "single"),
+        *("--data.train_dir", shared / "gel/dataset", "--data.test_dir", shared / "gel/other_labs"),
+        *("--optimizers", "sgd", "--accelerators", "cpu", "--folds", "5"),
+    )
+    ran = gel_fit("compare", *options, cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, ""), ran.err
+    (model,) = (summary := Summary(read_comparison(tmp_path / FOLDER))).models
+    assert model.estimates["accuracy"].value > 0.9
+    assert model.right > 37
+    assert summary.groups == 92 - 19  # near-duplicates count once
+    groups = summary.comparison.about["near_duplicates"]
+    for outcome in model.record.folds:
+        for group in groups:
+            assert len(set(group) & set(outcome.paths)) in (0, len(group))
+
+
 # --- models that fail ---
 
 
 def times(folder: Path) -> dict[str, int]:
     """When each file of each run was last written."""
-    return {str(path): path.stat().st_mtime_ns for path in folder.glob("*_cpu/**/*") if path.is_file()}
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and "_cpu" in str(path)}
 
 
 def test_a_model_that_fails_is_a_row_and_is_run_again(tmp_path: Path, pictures: Options) -> None:
@@ -431,8 +558,13 @@ def test_hardware_that_is_not_there_fails_alone(tmp_path: Path, pictures: Option
 @pytest.mark.parametrize(
     ("options", "words", "status"),
     [
-        pytest.param(["--resume", "7"], ["lightning_logs/comparison/version_7", "--resume"], 1, id="no comparison"),
-        pytest.param(["--resume", "."], ["no comparison", "--resume"], 1, id="no folder of one"),
+        pytest.param(
+            ["--resume", "7"],
+            ["lightning_logs/comparison/version_7", "its number or its folder"],
+            1,
+            id="no comparison",
+        ),
+        pytest.param(["--resume", "."], ["no comparison", "its number or its folder"], 1, id="no folder of one"),
         pytest.param(["--resume"], ["--resume", "gel-fit compare --help"], 2, id="resume nothing"),
         pytest.param(["--data.train_dir", "gone"], ["gone"], 1, id="no pictures"),
         pytest.param(["--backbones", "resnet19"], ["'resnet19'", "--backbones"], 1, id="backbone"),
@@ -440,6 +572,11 @@ def test_hardware_that_is_not_there_fails_alone(tmp_path: Path, pictures: Option
         pytest.param(["--heads", "my.Head"], ["my"], 2, id="head of no module"),
         pytest.param(["--seed_everything", "-1"], ["-1", "--seed_everything"], 1, id="seed"),
         pytest.param(["--data.batch_size", "0"], ["batch_size"], 1, id="batch size"),
+        pytest.param(["--folds", "1"], ["1 folds", "2 folds or more"], 1, id="one fold"),
+        pytest.param(["--folds", "2", "--repeats", "0"], ["repeated 0 times", "1 repeat or more"], 1, id="no repeat"),
+        pytest.param(["--folds", "11"], ["class gel has 10", "too few for 11 folds"], 1, id="too many folds"),
+        pytest.param(["--repeats", "3"], ["--repeats", "give --folds"], 1, id="repeats of nothing"),
+        pytest.param(["--folds", "five"], ["folds", "gel-fit compare --help"], 2, id="folds in words"),
     ],
 )
 def test_what_no_model_can_run_with_is_one_line(
@@ -457,10 +594,8 @@ def test_what_no_model_can_run_with_is_one_line(
 def test_ctrl_c_keeps_what_is_done_and_the_rest_is_run_later(
     tmp_path: Path, compared: Path, version: Path, pictures: Options
 ) -> None:
-    options = (*ALL, "--accelerators", "cpu", *pictures)
-    # A terminal sends the signal, which a process in the background of a script would ignore.
-    usual: Callable[[], Any] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
-    process = start_gel_fit("compare", *options, cwd=tmp_path, start_new_session=True, preexec_fn=usual)
+    options = (*ALL, "--accelerators", "cpu", *pictures, "--data.cache_dir", compared / "cache")
+    process = start_gel_fit("compare", *options, cwd=tmp_path, start_new_session=True)
     results = tmp_path / FOLDER / "results.csv"
     wait_for(lambda: results.exists() and len(read_rows(results)) >= 2, process)
     os.killpg(process.pid, signal.SIGINT)

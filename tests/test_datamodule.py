@@ -175,6 +175,146 @@ def test_testing_reads_the_test_folder_alone(tmp_path: Path, test_dir: Path) -> 
     assert "absent" in refused(lambda: data.setup("fit"))
 
 
+# Cross-validation
+
+
+@pytest.fixture(scope="module")
+def triplets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures of each class, each in three forms."""
+    folder = tmp_path_factory.mktemp("triplets")
+    for label, kind in enumerate(("gel", "not_gel")):
+        for number in range(12):
+            path = folder / kind / f"{number}_original.png"
+            save_picture(path, 100 * label + number, striped=kind == "gel")
+            picture = Image.open(path)
+            picture.resize((80, 72)).save(path.with_name(f"{number}_larger.png"))
+            ImageEnhance.Brightness(picture).enhance(0.9).save(path.with_name(f"{number}_darker.jpg"), quality=80)
+    return folder
+
+
+def original(path: Path) -> str:
+    return f"{path.parent.name}/{path.name.split('_')[0]}"
+
+
+@pytest.mark.parametrize("own_test_folder", [True, False])
+@pytest.mark.parametrize(("folds", "repeats"), [(2, 1), (4, 3)])
+def test_each_picture_is_cross_validated_once_in_each_repeat(
+    folds: int, repeats: int, own_test_folder: bool, triplets: Path, test_dir: Path
+) -> None:
+    data = make(triplets, test_dir=test_dir if own_test_folder else None)
+    data.setup("fit")
+    plain = dict(data.parts)
+    own = sorted(plain["train"].paths + plain["val"].paths)
+    fits = data.cross_validation(folds, repeats)
+    assert data.parts == plain
+    assert len(fits) == folds * repeats
+    for parts in fits:
+        assert list(parts) == ["train", "val", "test"]
+        paths = [set(pictures.paths) for pictures in parts.values()]
+        assert sorted(chain(*paths)) == own, "a test picture is among them, or one is missing"
+        sides = [{original(path) for path in some} for some in paths]
+        assert not any(one & other for one, other in combinations(sides, 2)), "the same picture is on two sides"
+        for part, pictures in parts.items():
+            assert pictures.labels == [int(path.parent.name == "not_gel") for path in pictures.paths]
+            assert pictures.class_names == ["gel", "not_gel"]
+            assert pictures.paths == sorted(pictures.paths)
+            assert abs(pictures.labels.count(0) - pictures.labels.count(1)) <= 3, part
+        assert len(parts["val"].paths) == pytest.approx(len(parts["train"].paths + parts["val"].paths) / 5, abs=3)
+    tested = [parts["test"].paths for parts in fits]
+    for repeat in range(repeats):
+        assert sorted(chain(*tested[repeat * folds : (repeat + 1) * folds])) == own
+    assert len(set(map(tuple, tested))) == folds * repeats
+
+
+def test_folds_depend_on_the_seed_and_the_pictures_alone(triplets: Path, tmp_path: Path) -> None:
+    def dealt(folder: Path, seed: int, repeats: int = 2) -> list[dict[str, list[str]]]:
+        data = make(folder, seed=seed)
+        data.setup("fit")
+        fits = data.cross_validation(3, repeats)
+        return [{part: list(map(original, pictures.paths)) for part, pictures in parts.items()} for parts in fits]
+
+    first = dealt(triplets, 1)
+    np.random.seed(9)  # noqa: NPY002
+    (tmp_path / "elsewhere").symlink_to(triplets)
+    assert dealt(tmp_path / "elsewhere", 1) == first
+    assert dealt(triplets, 1, repeats=3)[:6] == first
+    assert dealt(triplets, 2) != first
+
+
+def test_pictures_are_read_once_whatever_is_asked_of_them(
+    triplets: Path, test_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def hashes(paths: list[Path]) -> Any:
+        read.extend(paths)
+        return hash_pictures(paths)
+
+    monkeypatch.setattr(module, "hash_pictures", hashes)
+    data = make(triplets, test_dir=test_dir, cache_features=False)
+    data.setup("fit")
+    data.cross_validation(2, 2)
+    data.near_duplicates()
+    assert sorted(read) == sorted([*triplets.glob("*/*"), *test_dir.glob("*/*")])
+
+
+def test_folds_of_too_few_pictures_are_an_error_of_one_line(
+    unbalanced: Path, triplets: Path, test_dir: Path, tmp_path: Path
+) -> None:
+    data = make(unbalanced)  # eight of the ten others are left, and two of them in validation
+    data.setup("fit")
+    assert refused(lambda: data.cross_validation(9, 1)).startswith(
+        "class not_gel has 8 different pictures, too few for 9"
+    )
+    assert len(data.cross_validation(8, 1)) == 8
+    assert refused(lambda: data.cross_validation(1, 1)).startswith("1 folds, repeated 1 times: give 2 folds or more")
+    data = make(triplets, val_fraction=0.5, test_fraction=0.8)
+    data.setup("fit")
+    assert "class gel has 2 different pictures" in refused(lambda: data.cross_validation(3, 1))
+    data = make(save_data_set(tmp_path, 3), test_dir=test_dir)  # enough for two folds, but not for validation too
+    data.setup("fit")
+    text = refused(lambda: data.cross_validation(2, 1))
+    assert "(pictures: 1, different ones: 1) cannot be on both sides of a split: add different pictures of it" in text
+
+
+def test_near_duplicates_of_all_parts_are_listed(
+    triplets: Path, train_dir: Path, test_dir: Path, tmp_path: Path
+) -> None:
+    data = make(triplets)
+    data.setup("fit")
+    groups = data.near_duplicates()
+    assert {frozenset(map(original, group)) for group in groups} == {
+        frozenset([f"{kind}/{number}"]) for kind in ("gel", "not_gel") for number in range(12)
+    }
+    assert sorted(chain(*groups)) == sorted(triplets.glob("*/*"))
+
+    data = make(train_dir, test_dir=test_dir)
+    data.setup("fit")
+    assert data.near_duplicates() == []
+    for kind, number in (("gel", 3), ("not_gel", 1)):
+        (tmp_path / kind).mkdir()
+        Image.open(train_dir / kind / f"{kind}_{number}.png").resize((90, 90)).save(tmp_path / kind / "again.png")
+    data = make(train_dir, test_dir=tmp_path)  # a test picture that was trained on must show
+    data.setup("fit")
+    assert sorted(data.near_duplicates()) == [
+        [train_dir / "gel/gel_3.png", tmp_path / "gel/again.png"],
+        [train_dir / "not_gel/not_gel_1.png", tmp_path / "not_gel/again.png"],
+    ]
+
+
+@pytest.mark.real
+def test_near_identical_real_pictures_share_a_fold(shared: Path) -> None:
+    data = make(shared / "gel" / "dataset", test_dir=shared / "gel" / "other_labs")
+    data.setup("fit")
+    pairs = data.near_duplicates()
+    assert [len(pair) for pair in pairs] == [2] * 19
+    for parts in data.cross_validation(5, 2):
+        assert sum(len(pictures.paths) for pictures in parts.values()) == 92
+        for pair in pairs:
+            assert sorted(len(set(pair) & set(pictures.paths)) for pictures in parts.values()) == [0, 0, 2]
+        assert [parts["test"].labels.count(label) for label in (0, 1)] == pytest.approx([9.2, 9.2], abs=1)
+
+
 # What comes out of the loaders
 
 

@@ -133,6 +133,32 @@ def test_the_bar_of_a_comparison_advances_by_epochs_and_models(monkeypatch: pyte
     assert (task.total, progress.bar.disable) == (3, False)
 
 
+def test_the_fits_of_a_cross_validation_are_parts_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    progress = GridProgress(2, fits=4)
+    (task,) = progress.bar.tasks
+    model: Any = None
+    for name, done in (("first", 0), ("second", 1)):
+        progress.begin(name)
+        assert (task.description, task.completed) == (name, done)
+        for fit in (1, 2, 3):
+            progress.fitted()
+            assert task.completed == done + fit / 4
+        trainer: Any = SimpleNamespace(max_epochs=2, current_epoch=0)
+        progress.on_train_epoch_end(trainer, model)
+        assert task.completed == done + 3.5 / 4
+        progress.end()
+        assert (task.completed, task.fields["done"]) == (done + 1, done + 1)
+    assert task.finished
+    failing = GridProgress(2, fits=4)  # one that fails in a fold leaves nothing for the next
+    failing.begin("first")
+    failing.fitted()
+    failing.end()
+    failing.begin("second")
+    failing.fitted()
+    assert failing.bar.tasks[0].completed == 1.25
+
+
 @pytest.mark.usefixtures("_terminal")
 def test_a_comparison_shows_none_where_it_is_not_wanted(tmp_path: Path, pictures: Options) -> None:
     off = ("--trainer.enable_progress_bar", "false", "--optimizers", "sgd", "--trainer.max_epochs", "1")

@@ -136,14 +136,14 @@ def test_line_ends_of_windows_are_kept(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_refused_and_left(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "results.csv"
     path.write_bytes(content)
-    with pytest.raises(GelError, match=r"results\.csv: not a results file.*--results_file") as error:
+    with pytest.raises(GelError, match=r"results\.csv: not a results file.*name another file") as error:
         add_result(path, {"model_id": 1})
     assert len(str(error.value).splitlines()) == 1
     assert path.read_bytes() == content
 
 
 def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GelError, match="--results_file"):
+    with pytest.raises(GelError, match="name another file"):
         read_results(tmp_path)
 
 

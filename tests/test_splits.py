@@ -12,7 +12,14 @@ from gel_lightning import reading, splits
 from gel_lightning.errors import GelError
 from gel_lightning.folders import read_class_folders
 from gel_lightning.images import PictureError
-from gel_lightning.splits import hash_pictures, near_duplicate_groups, picture_hashes, stratified_split
+from gel_lightning.splits import (
+    hash_pictures,
+    near_duplicate_groups,
+    picture_hashes,
+    repeated_groups,
+    stratified_folds,
+    stratified_split,
+)
 
 
 def save_noise(path, seed, size=(64, 48)):
@@ -215,6 +222,136 @@ class TestStratifiedSplit:
             else:
                 assert set(labels[kept]) == set(labels[held_out]) == set(labels)
         assert 0 < failed < 100
+
+
+def in_folds(dealt, values):
+    """The values of the pictures of each fold, of all repeats."""
+    return [np.asarray(values)[fold].tolist() for folds in dealt for fold in folds]
+
+
+class TestStratifiedFolds:
+    @settings(max_examples=150, deadline=None)
+    @given(
+        pictures=pictures_in_groups(),
+        folds=st.integers(2, 6),
+        repeats=st.integers(1, 3),
+        seed=st.integers(0, 2**32 - 1),
+    )
+    def test_properties(self, pictures, folds, repeats, seed):
+        labels, groups = pictures
+        different = [len(set(groups[labels == label])) for label in sorted(set(labels))]
+        if too_few := [number for number in different if number < folds]:
+            message = rf"^class \d has {too_few[0]} different pictures, too few for {folds} folds"
+            with pytest.raises(GelError, match=message):
+                stratified_folds(labels, groups, folds, repeats, seed)
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            dealt = stratified_folds(labels, groups, folds, repeats, seed)
+        assert [len(parts) for parts in dealt] == [folds] * repeats
+        for parts in dealt:
+            np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
+            for fold in parts:
+                assert (np.diff(fold) > 0).all()
+                assert set(labels[fold]) == set(labels)
+                for label in set(labels):
+                    of_class = groups[labels == label]
+                    share = (labels[fold] == label).sum()
+                    # As near to its share as its groups, which cannot be parted, allow.
+                    assert abs(share - len(of_class) / folds) <= np.bincount(of_class).max()
+            places = np.empty(len(labels), int)
+            for number, fold in enumerate(parts):
+                places[fold] = number
+            assert len(set(zip(groups, places, strict=True))) == len(set(groups)), "a group is in several folds"
+        again = stratified_folds(labels, groups, folds, repeats, seed)
+        assert in_folds(again, range(len(labels))) == in_folds(dealt, range(len(labels)))
+
+    @pytest.mark.parametrize(("counts", "folds"), [((46, 46), 5), ((37, 20), 4), ((30, 10, 3), 3), ((7, 2), 2)])
+    def test_pictures_like_no_other_are_dealt_out_evenly(self, counts, folds):
+        labels = np.repeat(range(len(counts)), counts)
+        for fold in in_folds(stratified_folds(labels, np.arange(len(labels)), folds, 4, 0), labels):
+            for label, count in enumerate(counts):
+                assert count // folds <= fold.count(label) <= -(-count // folds)
+
+    def test_repeats_and_seeds_are_all_different(self):
+        labels, groups = np.repeat([0, 1], 30), np.arange(60) // 2
+        dealt = [
+            frozenset(map(tuple, parts)) for seed in range(5) for parts in stratified_folds(labels, groups, 5, 10, seed)
+        ]
+        folds = [
+            tuple(fold)
+            for seed in range(5)
+            for fold in in_folds(stratified_folds(labels, groups, 5, 10, seed), range(60))
+        ]
+        assert len(set(dealt)) == 50
+        assert len(set(folds)) > 240, "many folds are those of another repeat"
+
+    def test_more_repeats_begin_with_the_same(self):
+        labels, groups = np.repeat([0, 1], 30), np.arange(60) // 2
+        few, many = (stratified_folds(labels, groups, 5, repeats, 7) for repeats in (2, 5))
+        assert in_folds(many[:2], range(60)) == in_folds(few, range(60))
+
+    def test_each_two_pictures_share_a_fold_about_as_often(self):
+        """Which groups are together is left to chance: no two of a class always or never are."""
+        labels, groups = np.repeat([0, 1], 20), np.arange(40)
+        together = np.zeros((40, 40), int)
+        for fold in in_folds(stratified_folds(labels, groups, 4, 300, 0), range(40)):
+            together[np.ix_(fold, fold)] += 1
+        assert (together.diagonal() == 300).all()
+        of_class = together[:20, :20][~np.eye(20, dtype=bool)]
+        assert of_class.mean() == pytest.approx(300 * 4 / 19)
+        assert 30 < of_class.min() < of_class.max() < 100
+        assert 40 < together[:20, 20:].min() < together[:20, 20:].max() < 115
+
+    def test_same_folds_whatever_the_groups_and_classes_are_called(self):
+        labels, groups = np.repeat([0, 1], 20), np.arange(40) // 2
+        expected = stratified_folds(labels, groups, 5, 2, 1)
+        found = stratified_folds(np.array(["gel", "not"])[labels], groups * 7 + 3, 5, 2, 1)
+        assert in_folds(found, range(40)) == in_folds(expected, range(40))
+
+    @pytest.mark.parametrize(("folds", "repeats"), [(1, 1), (0, 1), (-2, 3), (5, 0), (2, -1)])
+    def test_numbers_out_of_range(self, folds, repeats):
+        with pytest.raises(
+            GelError, match=rf"^{folds} folds, repeated {repeats} times: give 2 folds or more, and 1 rep"
+        ):
+            stratified_folds([0, 0, 1, 1], [0, 1, 2, 3], folds, repeats, 0)
+
+    def test_a_class_of_too_few_groups(self):
+        labels, groups = [0, 0, 0, 1, 1, 1, 1, 1], [0, 1, 2, 3, 3, 4, 4, 4]
+        message = "^class {} has 2 different pictures, too few for 3 folds: ask for fewer$"
+        with pytest.raises(GelError, match=message.format(1)):
+            stratified_folds(labels, groups, 3, 1, 0)
+        with pytest.raises(GelError, match=message.format("not_gel")):
+            stratified_folds(labels, groups, 3, 1, 0, class_names=["gel", "not_gel"])
+        assert len(stratified_folds(labels, groups, 2, 1, 0)[0]) == 2
+
+    def test_groups_of_many_classes_never_lose_a_class_unseen(self):
+        rng = np.random.default_rng(0)
+        failed = 0
+        for seed in range(200):
+            labels, groups = rng.integers(0, 3, 20), rng.integers(0, 7, 20)
+            try:
+                dealt = stratified_folds(labels, groups, 3, 1, seed)
+            except GelError:
+                failed += 1
+            else:
+                assert all(set(fold) == set(labels) for fold in in_folds(dealt, labels))
+        assert failed < 150
+
+
+@given(groups=st.lists(st.integers(0, 8), max_size=30))
+def test_repeated_groups_are_those_of_two_or_more(groups):
+    found = repeated_groups(np.array(groups, int))
+    assert found == repeated_groups(groups)
+    assert sorted(i for group in found for i in group) == [
+        i for i, group in enumerate(groups) if groups.count(group) > 1
+    ]
+    for group in found:
+        assert group == sorted(group)
+        assert len(group) == groups.count(groups[group[0]])
+        assert len({groups[i] for i in group}) == 1
+    assert [group[0] for group in found] == sorted(group[0] for group in found)
+    assert all(type(i) is int for group in found for i in group)
 
 
 def test_slow_libraries_are_loaded_only_when_used():

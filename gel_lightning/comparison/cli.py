@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -14,29 +15,50 @@ from typing import Any
 import yaml
 from lightning import seed_everything
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from gel_lightning.callbacks import TensorBoardPages
 from gel_lightning.classifier import DEFAULT_OPTIMIZER
 from gel_lightning.cli import CLI_OPTIONS, GelCLI, Parser, check_seed, claimed, from_here, one_line, training_callbacks
+from gel_lightning.comparison.answer import answer
+from gel_lightning.comparison.folds import fit_fold, outcome
 from gel_lightning.comparison.grid import BACKBONES, OPTIMIZERS, Model, grid, kind, present_accelerators, read_rows
-from gel_lightning.console import print_comparison, print_data, print_line
+from gel_lightning.comparison.records import (
+    CURVES,
+    PREDICTIONS,
+    RESULTS,
+    CurvesFile,
+    model_folder,
+    read_about,
+    read_predictions,
+    this_machine,
+    write_about,
+    write_predictions,
+)
+from gel_lightning.comparison.report import REPORT, make_report
+from gel_lightning.console import print_comparison, print_data, print_line, working
 from gel_lightning.errors import GelError
 from gel_lightning.files import replacing
 from gel_lightning.progress import GridProgress
 from gel_lightning.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 
 DESCRIPTION = """Trains, validates and tests a grid of models on the same pictures, each as `gel-fit fit` would, and
-ranks them by test accuracy. Leaves lightning_logs/comparison/version_N: results.csv with a row for each model, and a
-folder for each with its checkpoints and its TensorBoard run."""
-OWN = ("backbones", "heads", "optimizers", "accelerators", "resume")  # what a run of `gel-fit fit` does not take
-FOLDER, RESULTS, CONFIG = "comparison", "results.csv", "config.yaml"
+ranks them; with --folds by cross-validation, which tells what of it is chance. Leaves
+lightning_logs/comparison/version_N: report.html, results.csv with a row for each model, and a folder for each with its
+checkpoints and its TensorBoard run."""
+REPORT_DESCRIPTION = """Makes the report of a comparison again: report.html and figures/ in its folder."""
+# What a run of `gel-fit fit` does not take.
+OWN = ("backbones", "heads", "optimizers", "accelerators", "folds", "repeats", "resume")
+FOLDER, CONFIG = "comparison", "config.yaml"
 
 
 class CompareCLI(GelCLI):
     """A GelCLI that fits one model after the other."""
 
     accelerator_option = "--accelerators"
+    given: Sequence[str] = ()
+    """The command line after ``compare``."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what makes the grid."""
@@ -65,6 +87,15 @@ class CompareCLI(GelCLI):
             help="Hardware: cpu, gpu, tpu (default: --trainer.accelerator if that is given, else all there is).",
         )
         parser.add_argument(
+            "--folds",
+            type=int | None,
+            help="Cross-validation: deals the training and validation pictures into so many folds, and tests each "
+            "model on every fold, trained on the others. Near-duplicates share a fold; models share the folds.",
+        )
+        parser.add_argument(
+            "--repeats", type=int, default=1, help="How many times they are dealt: 5 folds, 10 times, are 50 fits."
+        )
+        parser.add_argument(
             "--resume",
             type=str | None,
             help="Number or folder of a comparison: runs those of its models that are missing or failed.",
@@ -79,6 +110,8 @@ class CompareCLI(GelCLI):
         """Settles the grid."""
         config = self.config
         asked = config.trainer.accelerator
+        if config.folds is None and config.repeats != 1:
+            raise GelError("--repeats is how many times the folds are dealt; give --folds too, for example --folds 5")
         accelerators = config.accelerators or (present_accelerators() if asked == "auto" else [asked])
         self.models = grid(config.backbones, config.heads, config.optimizers, accelerators)
         self._dumps: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
@@ -98,16 +131,23 @@ class CompareCLI(GelCLI):
         self.data = self.parser.instantiate_classes(base).data
         self.data.prepare_data()
         self.data.setup("fit")
-        self.folder = claimed(base, FOLDER) if base.resume is None else _resumed(base.resume)
+        self.parts = self.data.parts
+        self.folds = {}
+        if base.folds is not None:
+            places = product(range(1, base.repeats + 1), range(1, base.folds + 1))
+            self.folds = dict(zip(places, self.data.cross_validation(base.folds, base.repeats), strict=True))
+        self.folder = claimed(base, FOLDER) if base.resume is None else comparison_folder(base.resume)
         results = self.folder / RESULTS
-        done = {kind(row): row for row in read_rows(results) if not row["error"]}
+        self._write_about(base)
+        done = {kind(row): row for row in read_rows(results) if self._is_done(row)}
         rewrite_results(results, done.values())
         _save(yaml.safe_load(self.parser.dump(base, skip_none=False)), self.folder / CONFIG, without=("resume",))
         models = [model for model in self.models if model.kind not in done]
         print_line(f"{len(models)} of {len(self.models)} models, in {from_here(self.folder)}")
         print_data(self.data, base.model.weights)
         failed: dict[str, str] = {}
-        self.progress = GridProgress(len(models), shown=base.trainer.enable_progress_bar is not False)
+        shown = base.trainer.enable_progress_bar is not False
+        self.progress = GridProgress(len(models), len(self.folds) + 1, shown)
         try:
             with self.progress.bar:
                 for model in models:
@@ -121,11 +161,15 @@ class CompareCLI(GelCLI):
                     self.progress.end()
         finally:
             rows = read_rows(results)
-            print_comparison(rows)
+            unfinished = len(rows) < len(self.models)
+            if unfinished or all(row["error"] for row in rows):
+                print_comparison(rows)
+            else:
+                _report(self.folder)
             if base.trainer.logger is not False:
                 print_line(f"TensorBoard: tensorboard --logdir {from_here(self.folder)}")
             print_line(f"results: {from_here(results)}")
-            if failed or len(rows) < len(self.models):
+            if failed or unfinished:
                 print_line(f"the rest: gel-fit compare --resume {_named(self.folder)}")
         if failed:
             names: dict[str, list[str]] = {}
@@ -141,16 +185,20 @@ class CompareCLI(GelCLI):
     def make_callbacks(self, config: Any) -> list[Callback]:
         """Makes the callbacks of a model's run: those of fit, but for the figures."""
         callbacks: list[Callback] = [
+            LambdaCallback(on_test_end=lambda trainer, model: self._keep_predictions()),  # before the row
             ResultsFile(self.folder / RESULTS, config.seed_everything),
+            CurvesFile(self.folder / self.name / CURVES),
             TensorBoardPages(figures=False),
             *training_callbacks(config.seed_everything),
         ]
         return callbacks if config.trainer.enable_progress_bar is False else [*callbacks, self.progress]
 
     def _fit(self, base: Any, model: Model) -> None:
-        """Fits, validates and tests one model, as `gel-fit fit` does, on the pictures that all share."""
-        if base.seed_everything is not False:
-            seed_everything(base.seed_everything, workers=True, verbose=False)
+        """Fits, validates and tests one model, as `gel-fit fit` does, on the pictures that all share.
+
+        Before that it is cross-validated: the row of results is the last that is written of it.
+        """
+        self._seed(base)
         self.name = model.name
         # The second is what LightningCLI gives save_hyperparameters; it has read it once, before the first model.
         self.config, self.config_dump = self._settings(base, model)
@@ -164,8 +212,61 @@ class CompareCLI(GelCLI):
         self.datamodule = self.data
         folder.mkdir(exist_ok=True)
         _save(self.config_dump, folder / CONFIG, without=OWN)
+        self.outcomes = []
+        for place, parts in self.folds.items():
+            settings = self.config_init.trainer.as_dict()
+            self.outcomes.append(
+                fit_fold(self.model, self.data, parts, place, settings, self.config.checkpoint, base.seed_everything)
+            )
+            self.progress.fitted()
+        self.data.parts = self.parts
+        self._seed(base)
         self.trainer.fit(self.model, datamodule=self.datamodule)
         self.measure()
+        self.about["weights"][model.backbone] = {
+            "name": self.model.hparams["weights"],
+            "fingerprint": self.model.backbone_fingerprint,
+        }
+        write_about(self.folder, self.about)
+
+    def _keep_predictions(self) -> None:
+        path = self.folder / self.name / PREDICTIONS
+        write_predictions(path, self.model.class_names, [outcome(self.model, self.data), *self.outcomes])
+
+    def _seed(self, base: Any) -> None:
+        if base.seed_everything is not False:
+            seed_everything(base.seed_everything, workers=True, verbose=False)
+
+    def _is_done(self, row: dict[str, str]) -> bool:
+        """Whether a model was fitted in all the ways that are asked for."""
+        path = self.folder / model_folder(row) / PREDICTIONS
+        if row["error"] or not path.exists():
+            return False
+        try:
+            outcomes = read_predictions(path, self.parts["train"].class_names)
+        except GelError:  # damaged: it is made anew
+            return False
+        return [outcome[:2] for outcome in outcomes] == [(0, 0), *self.folds]
+
+    def _write_about(self, base: Any) -> None:
+        """Notes what is run."""
+        before: dict[str, Any] = {"commands": [], "weights": {}}
+        with suppress(GelError):  # absent in a new folder; damaged, it is made anew
+            before = read_about(self.folder)
+        names = self.parts["train"].class_names
+        self.about = {
+            "commands": [*before["commands"], shlex.join(["gel-fit", "compare", *self.given])],
+            "class_names": names,
+            "drawn": self.data.drawn,
+            "pictures": {part: len(pictures.paths) for part, pictures in self.parts.items()},
+            "folds": base.folds,
+            "repeats": base.repeats,
+            "seed": base.seed_everything,
+            "weights": before["weights"],
+            "near_duplicates": [[str(path) for path in group] for group in self.data.near_duplicates()],
+            **this_machine(),
+        }
+        write_about(self.folder, self.about)
 
     def _settings(self, base: Any, model: Model) -> tuple[Any, dict[str, Any]]:
         """The settings of a model, as the parser has them and as plain data."""
@@ -194,7 +295,7 @@ def compare_command(args: Sequence[str]) -> None:
     resumed = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     resumed.add_argument("--resume", nargs="?")  # without a value it is the other parser that complains
     resume = resumed.parse_known_args(args)[0].resume
-    given = [*(["--config", str(_resumed(resume) / CONFIG)] if resume else []), *args]
+    given = [*(["--config", str(comparison_folder(resume) / CONFIG)] if resume else []), *args]
     # Lightning warns of arguments that are given beside those of the command line.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     cli = CompareCLI(
@@ -205,14 +306,45 @@ def compare_command(args: Sequence[str]) -> None:
         parser_kwargs={"prog": "gel-fit compare", "description": DESCRIPTION},
         **CLI_OPTIONS,
     )
+    cli.given = list(args)
     cli.run()
 
 
-def _resumed(named: str) -> Path:
-    """The folder of the comparison that is resumed, named by its number or itself."""
+def report_command(args: Sequence[str]) -> None:
+    """Runs `gel-fit report`.
+
+    Args:
+        args: the command line after `report`.
+
+    Raises:
+        GelError: there is no comparison, or a file of it is damaged.
+    """
+    parser = Parser(prog="gel-fit report", description=REPORT_DESCRIPTION)
+    parser.add_argument("comparison", type=str, help="Number or folder of a comparison.")
+    _report(comparison_folder(parser.parse_args(list(args)).comparison))
+
+
+def _report(folder: Path) -> None:
+    """Makes the report of a comparison, and prints what it begins with."""
+    with working("writing the report"):
+        summary = make_report(folder)
+    rows = [model.record.row for model in summary.models] + summary.comparison.failed
+    shares = {model.name: model.estimates["accuracy"] for model in summary.models} if summary.folds else {}
+    print_comparison(rows, shares)
+    for paragraph in answer(summary):
+        print_line(paragraph)
+    print_line(f"report: {from_here(folder / REPORT)}")
+
+
+def comparison_folder(named: str) -> Path:
+    """The folder of a comparison that is named by its number or itself.
+
+    Raises:
+        GelError: there is none.
+    """
     folder = Path("lightning_logs", FOLDER, f"version_{named}") if named.isdecimal() else Path(named)
     if not all((folder / name).is_file() for name in (CONFIG, RESULTS)):
-        raise GelError(f"{folder}: no comparison there; name its number or its folder with --resume")
+        raise GelError(f"{folder}: no comparison there; name its number or its folder")
     return folder.absolute()
 
 

@@ -1,0 +1,155 @@
+"""What a comparison says, in plain words that follow the numbers."""
+
+from collections.abc import Sequence
+
+from gel_lightning.comparison.original import original_results
+from gel_lightning.comparison.statistics import Effect, Estimate
+from gel_lightning.comparison.summary import ModelSummary, Summary
+
+NO_BREAK = "\u00a0"
+
+
+def answer(summary: Summary) -> list[str]:
+    """Says which model is best, what of that is chance, and what matters; a paragraph each."""
+    return [
+        text
+        for text in (_caution(summary), _best(summary), _pairs(summary), _effects(summary), _advice(summary))
+        if text
+    ]
+
+
+def effect_in_words(effect: Effect) -> str:
+    """Says whether a factor matters: no difference is shown where the interval holds zero."""
+    difference = effect.difference
+    if not difference.shown:
+        return f"no difference shown between {effect.first} and {effect.second} ({_points(effect)})"
+    return f"{effect.first} is better than {effect.second} by {_points(effect)}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage."""
+    return f"{'100' if share == 1 else f'{100 * share:.1f}'}{NO_BREAK}%"
+
+
+def interval(estimate: Estimate) -> str:
+    """The ends of an interval; nothing if there is none."""
+    low, high = estimate.low, estimate.high
+    return f"{percent(low)} to {percent(high)}" if low == low else ""  # nan is not itself
+
+
+def not_worse(summary: Summary) -> list[ModelSummary]:
+    """The best model, and those that are not shown to be worse."""
+    best = summary.models[0].name
+    worse = {pair.second for pair in summary.pairs if pair.first == best and pair.shown}
+    return [model for model in summary.models if model.name not in worse]
+
+
+def _caution(summary: Summary) -> str:
+    about = summary.comparison.about
+    made_up = ["drawn pictures"] * about["drawn"]
+    if any(weights["name"] == "none" for weights in about["weights"].values()):
+        made_up.append("a random backbone")
+    if not made_up:
+        return ""
+    return f"This is a demonstration with {' and '.join(made_up)}: its figures say nothing about pictures of real gels."
+
+
+def _best(summary: Summary) -> str:
+    best, count = summary.models[0], len(summary.models)
+    subject = f"The best of {count} models is {best.name}" if count > 1 else f"The model is {best.name}"
+    level = [
+        model.name
+        for model in summary.models[1:]
+        if round(model.estimates["accuracy"].value - best.estimates["accuracy"].value, 9) == 0
+    ]
+    if level:
+        subject += f", level with {_listed(level) if len(level) < 4 else f'{len(level)} others'}"
+    tests = f"about {best.right} of the {best.total} test pictures, {_with_interval(best.test_accuracy)}"
+    if not summary.folds:
+        return f"{subject}. It was right {tests}."
+    accuracy, pictures = best.estimates["accuracy"], len({p for fold in best.record.folds for p in fold.paths})
+    times = f", {summary.repeats} times over" if summary.repeats > 1 else ""
+    return (
+        f"{subject}. Trained on {summary.folds - 1} of {summary.folds} folds of {pictures} pictures and tested on the "
+        f"other, each fold in turn{times}, it was right for {_with_interval(accuracy)}. "
+        f"It was also right {tests}."
+    )
+
+
+def _pairs(summary: Summary) -> str:
+    if len(summary.models) < 2:
+        return ""
+    best, *others = summary.models
+    if not summary.folds:
+        alike = sum(model.test_accuracy.high >= best.test_accuracy.low for model in others)
+        which = "all others" if alike == len(others) else f"{alike} of the {len(others)} others"
+        return (
+            f"{best.total} pictures and one split do not show that it is better than {which}: their intervals overlap. "
+            "gel-fit compare --folds 5 --repeats 10 tells more."
+        )
+    shown = sum(pair.shown for pair in summary.pairs)
+    if not shown:
+        return (
+            f"No model is shown to be better than another: of the {_pairs_of(summary)}, none differs more than chance "
+            "alone may make it."
+        )
+    worse = [model for model in others if model not in not_worse(summary)]
+    than = f"than {_listed([model.name for model in worse])}" if len(worse) < len(others) else "than all others"
+    text = f"It is shown to be better {than}" if worse else "It is not shown to be better than any other"
+    if worse and len(worse) < len(others):
+        text += f", and not than the other {len(others) - len(worse)}"
+    return f"{text}; of the {_pairs_of(summary)}, {shown} {'differs' if shown == 1 else 'differ'} by more than chance."
+
+
+def _effects(summary: Summary) -> str:
+    by_factor: dict[str, list[str]] = {}
+    for effect in summary.effects:
+        by_factor.setdefault(effect.factor, []).append(effect_in_words(effect))
+    return " ".join(f"{factor.capitalize()}: {'; '.join(words)}." for factor, words in by_factor.items())
+
+
+def _advice(summary: Summary) -> str:
+    alike = not_worse(summary)
+    fastest = min(alike, key=lambda model: model.record.training_seconds)
+    text = ""
+    if summary.folds and len(alike) > 1:
+        text = (
+            f"Of the {len(alike)} that may be as good, {fastest.name} was the quickest to train, "
+            f"in {seconds(fastest.record.training_seconds)}. "
+        )
+    first = max(original_results().values(), key=lambda result: result.right)
+    return text + (
+        f"For comparison: the best of the original study's 24 models was right about {first.right} of {first.total} "
+        f"other test pictures, {_with_interval(first.accuracy)}."
+    )
+
+
+def seconds(value: float) -> str:
+    """A time in words."""
+    if value < 120:
+        return f"{value:.1f} s" if value >= 0.1 else f"{value * 1000:.0f} ms"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def _with_interval(estimate: Estimate) -> str:
+    ends = interval(estimate)
+    return percent(estimate.value) + (f" (95{NO_BREAK}% interval: {ends})" if ends else "")
+
+
+def _points(effect: Effect) -> str:
+    value, low, high, _ = effect.difference
+    ends = f", 95{NO_BREAK}% interval {points(low)} to {points(high)}" if low == low else ""
+    return f"{100 * value:.1f} points{ends}"
+
+
+def points(share: float) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _pairs_of(summary: Summary) -> str:
+    return f"{len(summary.pairs)} pairs of models" if len(summary.pairs) > 1 else "only pair of models"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,118 @@
+"""The fits of a cross-validation: many, short, and with nothing left on disk."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import seed_everything
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers.logger import DummyLogger
+from torch import Tensor
+
+from gel_lightning.classifier import GelClassifier
+from gel_lightning.cli import listed, training_callbacks
+from gel_lightning.comparison.records import Outcome
+from gel_lightning.datamodule import GelDataModule
+from gel_lightning.folders import LabelledPictures
+
+LOSSES = {"train/loss", "val/loss"}
+
+
+class BestHead(Checkpoint):
+    """Keeps the best head in memory and puts it back at the end, where ModelCheckpoint writes files.
+
+    Args:
+        monitor: the metric; None takes the last head.
+        mode: ``min`` or ``max``.
+    """
+
+    def __init__(self, monitor: str | None, mode: str) -> None:
+        self.monitor = monitor
+        self._sign = 1 if mode == "min" else -1
+        self._least = float("inf")
+        self._state: dict[str, Tensor] = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the head if it is the best so far."""
+        if not _of_training(self.monitor):
+            self._keep(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the head likewise, by a metric of training: only now that is of this epoch."""
+        if _of_training(self.monitor):
+            self._keep(trainer, pl_module)
+
+    def _keep(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        value = trainer.callback_metrics.get(self.monitor or "")
+        if value is not None and self._sign * value.item() < self._least:
+            self._least = self._sign * value.item()
+            self._state = deepcopy(_head(pl_module).state_dict())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the best head back."""
+        if self._state:
+            _head(pl_module).load_state_dict(self._state)
+
+
+def fit_fold(
+    model: GelClassifier,
+    data: GelDataModule,
+    parts: dict[str, LabelledPictures],
+    place: tuple[int, int],
+    settings: Mapping[str, Any],
+    checkpoint: Mapping[str, Any],
+    seed: int | bool,
+) -> Outcome:
+    """Trains a model like another one from the start and tests it, as ``gel-fit fit`` does.
+
+    Args:
+        model: the other one, which is left alone.
+        data: the data module, which gets other parts.
+        parts: what it is trained, validated and tested on.
+        place: repeat and fold.
+        settings: of the trainer.
+        checkpoint: by which metric the best epoch is chosen: ``monitor`` and ``mode``.
+        seed: of the comparison; that of this fit follows from it and the place. False seeds nothing.
+    """
+    own: int | bool = False
+    if seed is not False:
+        own = int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
+        seed_everything(own, workers=True, verbose=False)
+    fitted = GelClassifier(**model.hparams)
+    options: dict[str, Any] = deepcopy(dict(settings))
+    asked = [callback for callback in listed(options.pop("callbacks", None)) if not isinstance(callback, Checkpoint)]
+    best = BestHead(checkpoint["monitor"], checkpoint["mode"])
+    options |= {
+        "logger": DummyLogger() if asked else False,  # some callbacks will not work without one
+        "enable_checkpointing": True,
+        "enable_progress_bar": False,
+        "callbacks": [*asked, *training_callbacks(own), best],
+    }
+    trainer = Trainer(**options)
+    # Nobody knows what callbacks of others look at.
+    watched = {best.monitor, ((fitted.hparams["lr_scheduler"] or {}).get("init_args") or {}).get("monitor")}
+    fitted.logs_metrics = bool(asked) or not watched - {None} <= LOSSES
+    data.parts = parts
+    trainer.fit(fitted, datamodule=data)
+    trainer.test(fitted, datamodule=data, verbose=False)
+    return outcome(fitted, data, place)
+
+
+def outcome(model: GelClassifier, data: GelDataModule, place: tuple[int, int] = (0, 0)) -> Outcome:
+    """What a model has made of the test pictures that it was last tested on."""
+    probabilities = model.probabilities["test"].to("cpu", torch.float64).numpy()
+    test = data.parts["test"]
+    tested = len(probabilities)
+    return Outcome(*place, tuple(map(str, test.paths[:tested])), np.array(test.labels[:tested]), probabilities)
+
+
+def _of_training(monitor: str | None) -> bool:
+    return (monitor or "").startswith("train/")
+
+
+def _head(module: LightningModule) -> torch.nn.Module:
+    assert isinstance(module, GelClassifier)
+    return module.head

@@ -1,0 +1,57 @@
+"""The 24 results of the original study, as facts to compare with."""
+
+import csv
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import NamedTuple
+
+from gel_lightning.comparison.statistics import Estimate, exact_interval
+from gel_lightning.results import MODEL_IDS
+
+SOURCE = "https://github.com/kalthommusa/Gel-Electrophoresis-Image-Classification"
+
+
+class Original(NamedTuple):
+    """A result of the original study.
+
+    Attributes:
+        model_id: its number, 1 to 24.
+        levels: its backbone, head, optimizer and hardware.
+        training_seconds: wall time of its 20 epochs.
+        inference_seconds: wall time of predicting its test pictures.
+        right: test pictures that it was right about.
+        total: test pictures.
+    """
+
+    model_id: int
+    levels: dict[str, str]
+    training_seconds: float
+    inference_seconds: float
+    right: int
+    total: int
+
+    @property
+    def accuracy(self) -> Estimate:
+        """The share of test pictures it was right about, with the exact interval."""
+        return exact_interval(self.right, self.total)
+
+
+def original_results() -> dict[int, Original]:
+    """Reads them, by number."""
+    text = files("gel_lightning.comparison").joinpath("original_results.csv").read_text(encoding="utf-8")
+    return {int(row["model_id"]): _result(row) for row in csv.DictReader(text.splitlines())}
+
+
+def _result(row: Mapping[str, str]) -> Original:
+    number = int(row["model_id"])
+    hardware, backbone, head, optimizer = next(model for model, own in MODEL_IDS.items() if own == number)
+    matrix = json.loads(row["conf_mat"])
+    return Original(
+        number,
+        {"backbone": backbone, "head": head, "optimizer": optimizer, "hardware": hardware},
+        float(row["training_time_mins"]) * 60,
+        float(row["inference_time_secs"]),
+        sum(line[i] for i, line in enumerate(matrix)),
+        sum(map(sum, matrix)),
+    )

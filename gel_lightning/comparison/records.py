@@ -1,0 +1,386 @@
+"""What a comparison leaves on disk beside its results file, so that its report can be made again.
+
+In the folder of the comparison there is ABOUT, what was run; in that of each model PREDICTIONS, what it made of the
+pictures that it was not trained on, and CURVES, its metrics epoch by epoch.
+"""
+
+import csv
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from itertools import groupby, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+
+from gel_lightning.comparison.grid import kind, read_rows
+from gel_lightning.errors import GelError
+from gel_lightning.files import replacing
+
+RESULTS, ABOUT, PREDICTIONS, CURVES = "results.csv", "about.json", "predictions.csv", "curves.csv"
+FACTORS = ("backbone", "head", "optimizer", "hardware")
+TIMES = ("training_time_mins", "inference_time_secs")
+AGAIN = "run its model again with gel-fit compare --resume"
+# Names of files that are not text are kept as they are.
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
+# Of what is noted of a comparison: types, [of each item] and {str: of each value}.
+KINDS: dict[str, Any] = {
+    "commands": [str],
+    "class_names": [str],
+    "drawn": bool,
+    "pictures": {"train": int, "val": int, "test": int},
+    "folds": (int, type(None)),
+    "repeats": int,
+    "seed": int,
+    "weights": {str: {"name": str, "fingerprint": str}},
+    "near_duplicates": [[str]],
+    "versions": {str: str},
+    "system": str,
+    "devices": {str: str},
+}
+
+
+class Outcome(NamedTuple):
+    """What one fit made of the pictures that it was tested on.
+
+    Attributes:
+        repeat: of the cross-validation, from 1; 0 for the fixed test pictures.
+        fold: likewise.
+        paths: the pictures, n of them.
+        labels: the actual class of each, [n].
+        probabilities: of each class, [n, classes].
+    """
+
+    repeat: int
+    fold: int
+    paths: tuple[str, ...]
+    labels: NDArray[np.intp]
+    probabilities: NDArray[np.float64]
+
+
+class Record(NamedTuple):
+    """A model of a comparison.
+
+    Attributes:
+        row: of the results file.
+        test: what it made of the fixed test pictures.
+        folds: what the fits of a cross-validation made of their folds; empty if there was none.
+        curves: metrics by name, such as ``val/loss``, of each epoch.
+    """
+
+    row: dict[str, str]
+    test: Outcome
+    folds: list[Outcome]
+    curves: dict[str, list[float]]
+
+    @property
+    def levels(self) -> dict[str, str]:
+        """Its level of each factor."""
+        hardware, *others = kind(self.row)
+        return dict(zip(FACTORS, [*others, hardware], strict=True))
+
+    @property
+    def name(self) -> str:
+        """What it is called, such as ``resnet18 multi sgd cpu``."""
+        return " ".join(self.levels.values())
+
+    @property
+    def training_seconds(self) -> float:
+        """Wall time of the fit, with that of computing the features."""
+        return float(self.row["training_time_mins"]) * 60
+
+    @property
+    def inference_seconds(self) -> float:
+        """Wall time of predicting the test pictures, with that of computing their features."""
+        return float(self.row["inference_time_secs"])
+
+
+class Comparison(NamedTuple):
+    """All of a comparison.
+
+    Attributes:
+        folder: where it is.
+        about: what was run.
+        class_names: in the order of their labels.
+        records: the models that were fitted, in the order of the results file.
+        failed: the rows of those that could not be.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+    class_names: list[str]
+    records: list[Record]
+    failed: list[dict[str, str]]
+
+
+class CurvesFile(Callback):
+    """Writes the metrics of each epoch of a fit to a CSV file.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._rows: list[dict[str, float]] = []
+        self._validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes that this epoch has validation metrics of its own."""
+        self._validated = True
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the metrics of the epoch before; those of training come after all callbacks at an epoch's end."""
+        self._keep(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the file."""
+        self._keep(trainer)
+        if trainer.is_global_zero and self._rows:
+            names = list(dict.fromkeys(name for row in self._rows for name in row))
+            with replacing(self.path, newline="") as file:
+                writer = csv.DictWriter(file, ["epoch", *names], lineterminator="\n")
+                writer.writeheader()
+                writer.writerows({"epoch": epoch, **row} for epoch, row in enumerate(self._rows, start=1))
+
+    def _keep(self, trainer: Trainer) -> None:
+        metrics = {
+            name: value.item()
+            for name, value in trainer.callback_metrics.items()
+            if self._validated or not name.startswith("val/")  # Lightning keeps those of an epoch before
+        }
+        self._validated = False
+        if metrics:
+            self._rows.append(metrics)
+
+
+def write_predictions(path: Path, class_names: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+    """Writes what a model made of pictures, a row for each."""
+    with replacing(path, newline="", **TEXT) as file:
+        # All text is quoted, since Python up to 3.12 does not quote a name for its carriage return.
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(["repeat", "fold", "path", "actual", *(f"probability_{name}" for name in class_names)])
+        for outcome in outcomes:
+            for name, label, probabilities in zip(*outcome[2:], strict=True):
+                shares = [float(f"{share:.7g}") for share in probabilities]
+                writer.writerow([outcome.repeat, outcome.fold, name, class_names[label], *shares])
+
+
+def read_predictions(path: Path, class_names: Sequence[str]) -> list[Outcome]:
+    """Reads what :func:`write_predictions` has written.
+
+    Raises:
+        GelError: the file is absent or damaged, or of other classes.
+    """
+    header = ["repeat", "fold", "path", "actual", *(f"probability_{name}" for name in class_names)]
+    places = {name: label for label, name in enumerate(class_names)}
+
+    def values(line: int, row: list[str]) -> tuple[tuple[int, int], str, int, list[float]]:
+        try:
+            repeat, fold, name, actual, *numbers = row
+            probabilities = [float(number) for number in numbers]
+            whole = math.isclose(sum(probabilities), 1, abs_tol=1e-3) and min(probabilities) >= 0
+            if len(probabilities) != len(class_names) or not whole:
+                raise ValueError
+            return (int(repeat), int(fold)), name, places[actual], probabilities
+        except (ValueError, KeyError) as error:
+            raise GelError(f"{path}, line {line}: not a whole row of predictions; {AGAIN}") from error
+
+    rows = [values(line, row) for line, row in _table(path, header)]
+    outcomes = []
+    for (repeat, fold), group in groupby(rows, key=lambda row: row[0]):
+        _, paths, labels, probabilities = zip(*group, strict=True)
+        outcomes.append(Outcome(repeat, fold, paths, np.array(labels), np.array(probabilities)))
+    return outcomes
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Reads a comparison.
+
+    Raises:
+        GelError: it is none, or a file of it is absent or damaged.
+    """
+    if not folder.is_dir():
+        raise GelError(f"{folder}: no such folder; name the folder of a comparison that gel-fit compare has left")
+    for name in (RESULTS, ABOUT):
+        if not (folder / name).is_file():
+            raise GelError(
+                f"{folder}: no comparison, for it has no {name}; name a folder that gel-fit compare has left"
+            )
+    about = read_about(folder)
+    names = about["class_names"]
+    records, failed = [], []
+    for row in _rows(folder / RESULTS):
+        if row["error"]:
+            failed.append(row)
+            continue
+        home = folder / model_folder(row)
+        fixed, *folds = _outcomes(home / PREDICTIONS, about)
+        records.append(Record(row, fixed, folds, _curves(home / CURVES)))
+    if not records:
+        raise GelError(f"{folder / RESULTS}: no model in it was fitted, and there is nothing to report")
+    for record in records[1:]:
+        same = [[(*one[:3], one.labels.tolist()) for one in [of.test, *of.folds]] for of in (records[0], record)]
+        if same[0] != same[1]:
+            raise GelError(
+                f"{folder / model_folder(record.row) / PREDICTIONS}: {record.name} was tested on other pictures than "
+                f"{records[0].name}, and cannot be compared with it; {AGAIN}"
+            )
+    return Comparison(folder, about, names, records, failed)
+
+
+def model_folder(row: dict[str, str]) -> str:
+    """The name of the folder of the model of a row."""
+    hardware, *others = kind(row)
+    return "_".join([*others, hardware])
+
+
+def this_machine() -> dict[str, Any]:
+    """What computes here: versions, and the hardware as torch names it."""
+    packages = ("gel-lightning", "torch", "torchvision", "lightning", "torchmetrics", "scikit-learn", "scipy", "numpy")
+    devices = {"cpu": f"{_processor()}, {os.cpu_count()} cores"}
+    if torch.cuda.is_available():
+        devices["gpu"] = torch.cuda.get_device_name()
+    return {
+        "versions": {"Python": platform.python_version()} | {name: version(name) for name in packages},
+        "system": platform.platform(),
+        "devices": devices,
+    }
+
+
+def _processor() -> str:
+    """The name of the processor: platform.processor() is empty on most systems."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def write_about(folder: Path, about: dict[str, Any]) -> None:
+    """Writes what is run."""
+    with replacing(folder / ABOUT, **TEXT) as file:
+        json.dump(about, file, indent=1, ensure_ascii=False)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Reads what was run.
+
+    Raises:
+        GelError: the file is damaged.
+    """
+    path = folder / ABOUT
+    try:
+        about = json.loads(path.read_text(**TEXT))
+        if not _fits(about, KINDS):
+            raise ValueError("not what gel-fit compare notes")
+        if len(set(about["class_names"])) < max(len(about["class_names"]), 2):
+            raise ValueError("no two classes, or two of one name")
+        if about["repeats"] < 1 or (about["folds"] is not None and about["folds"] < 2):
+            raise ValueError("no such folds")
+    except (ValueError, OSError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise GelError(f"{path}: damaged ({reason}); run gel-fit compare --resume") from error
+    assert isinstance(about, dict)
+    return about
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether plain data are of one of :data:`KINDS`."""
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_fits(item, kind[0]) for item in value)
+    if isinstance(kind, dict):
+        if not isinstance(value, dict):
+            return False
+        kinds = dict.fromkeys(value, kind[str]) if str in kind else kind
+        return all(key in value and _fits(value[key], own) for key, own in kinds.items())
+    return isinstance(value, kind)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of the results file, each of another model."""
+    try:
+        rows = read_rows(path)
+    except (OSError, csv.Error) as error:
+        raise GelError(f"{path}: {_reason(error)}; mend it") from error
+    lines: dict[tuple[str, ...], int] = {}
+    for line, row in enumerate(rows, start=2):
+        first = lines.setdefault(kind(row), line)
+        if reason := f"of the model of line {first}" if first != line else _fault(row):
+            raise GelError(f"{path}, line {line}: {reason}; mend it or remove the line")
+    return rows
+
+
+def _fault(row: dict[str, Any]) -> str:
+    """What is wrong with a row of the results file; empty if nothing is."""
+    # The csv module puts None for cells that are missing, and under None those that are too many.
+    if None in row or None in row.values():
+        return "too few or too many cells"
+    if not all(name.isidentifier() for name in kind(row)):
+        return "no model"
+    for name in TIMES:
+        try:
+            is_time = row["error"] or 0 <= float(row[name]) < math.inf
+        except ValueError:
+            is_time = False
+        if not is_time:
+            return f"{name} is {row[name]!r}, not a number"
+    return ""
+
+
+def _outcomes(path: Path, about: dict[str, Any]) -> list[Outcome]:
+    """What a model made of the fixed test pictures, and of the folds there are."""
+    outcomes = read_predictions(path, about["class_names"])
+    folds, repeats = about["folds"] or 0, about["repeats"]
+    if len(outcomes) != 1 + folds * repeats or [outcome[:2] for outcome in outcomes] != [
+        (0, 0),
+        *product(range(1, repeats + 1), range(1, folds + 1)),
+    ]:
+        cross = f", and of {folds} folds, {repeats} times" if folds else ""
+        raise GelError(f"{path}: not the predictions of the test pictures{cross}; {AGAIN}")
+    return outcomes
+
+
+def _curves(path: Path) -> dict[str, list[float]]:
+    """The curves of a fit; none if there was no epoch."""
+    if not path.exists():
+        return {}
+    lines = list(_table(path, None))
+    header = lines[0][1] if lines else []
+    if header[:1] != ["epoch"] or len(lines) < 2:
+        raise GelError(f"{path}: no metrics of epochs; remove the file")
+    epochs = []
+    for line, row in lines[1:]:
+        try:
+            if len(row) != len(header):
+                raise ValueError
+            epochs.append([float(value or "nan") for value in row])
+        except ValueError as error:
+            raise GelError(f"{path}, line {line}: not a whole row of metrics; remove the file") from error
+    columns = [list(values) for values in zip(*epochs, strict=True)]
+    return dict(zip(header[1:], columns[1:], strict=True))
+
+
+def _table(path: Path, header: Sequence[str] | None) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file with their lines, without its header if that is known."""
+    try:
+        with path.open(newline="", **TEXT) as file:
+            rows = csv.reader(file)
+            if header is not None and next(rows, None) != list(header):
+                raise GelError(f"{path}: not the predictions of these classes; {AGAIN}")
+            for row in rows:
+                yield rows.line_num, row
+    except (OSError, csv.Error) as error:
+        raise GelError(f"{path}: {_reason(error)}; {AGAIN}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else f"damaged ({error})"

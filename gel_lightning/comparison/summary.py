@@ -1,0 +1,181 @@
+"""From what models made of pictures to what a report says: metrics with intervals, ranking, tests."""
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gel_lightning.comparison.records import FACTORS, Comparison, Outcome, Record
+from gel_lightning.comparison.statistics import (
+    Effect,
+    Estimate,
+    Pair,
+    compare_pairs,
+    exact_interval,
+    factor_effects,
+    resampled_share,
+)
+from gel_lightning.metrics import make_metrics, metrics_of_positive, positive_class, single_values
+
+
+class Metric(NamedTuple):
+    """A metric: its key, what it is called, whether it lies from 0 to 1, and whether more of it is better."""
+
+    key: str
+    label: str
+    bounded: bool = True
+    more_is_better: bool = True
+
+
+class ModelSummary(NamedTuple):
+    """A model and its metrics.
+
+    Attributes:
+        record: what it made of pictures.
+        right: how many of the fixed test pictures it was right about.
+        total: how many there are.
+        test_accuracy: the share of them, with its exact interval.
+        test: each metric on them, by key.
+        fits: each metric of each fit of the cross-validation, [fits]; empty if there was none.
+        estimates: each metric with its interval: the mean over the fits of the cross-validation, or what it is on the
+            test pictures if there was none; then only accuracy has an interval.
+    """
+
+    record: Record
+    right: int
+    total: int
+    test_accuracy: Estimate
+    test: dict[str, float]
+    fits: dict[str, NDArray[np.float64]]
+    estimates: dict[str, Estimate]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.record.name
+
+
+class Summary:
+    """What a comparison shows.
+
+    Attributes:
+        comparison: of which.
+        metrics: that are measured.
+        models: best first: by accuracy, cross-validated if it was, then on the test pictures, then by ROC AUC.
+        pairs: how each two differ in accuracy over the fits of a cross-validation; empty if there was none.
+        effects: of each factor on accuracy, likewise.
+        groups: number of different pictures that were cross-validated; near-duplicates count as one.
+
+    Args:
+        comparison: that was read.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        names = comparison.class_names
+        positive = names[positive_class(names)]
+        precision, recall, f1 = metrics_of_positive(names)
+        self.metrics = [
+            Metric("accuracy", "accuracy"),
+            Metric("balanced_accuracy", "balanced accuracy"),
+            Metric(precision, f"precision of {positive}"),
+            Metric(recall, f"recall of {positive}"),
+            Metric(f1, f"F1 of {positive}"),
+            Metric("f1", "F1, mean of classes"),
+            Metric("auroc", "ROC AUC"),
+            Metric("log_loss", "log loss", bounded=False, more_is_better=False),
+            Metric("calibration_error", "calibration error", more_is_better=False),
+        ]
+        self._measure = make_metrics(names)
+        first = comparison.records[0]
+        self.groups = _different(first.folds, comparison.about["near_duplicates"])
+        models = [self._model(record) for record in comparison.records]
+        self.models = sorted(models, key=_merit, reverse=True)
+
+    @property
+    def folds(self) -> int:
+        """Number of folds; 0 if there was no cross-validation."""
+        return max((outcome.fold for outcome in self.comparison.records[0].folds), default=0)
+
+    @property
+    def repeats(self) -> int:
+        """Number of times that the folds were dealt."""
+        return max((outcome.repeat for outcome in self.comparison.records[0].folds), default=0)
+
+    @property
+    def share(self) -> float:
+        """Pictures of a fold over those of the others."""
+        return 1 / (self.folds - 1)
+
+    @property
+    def no_spread(self) -> bool:
+        """Whether a model had the same accuracy in all fits, so that there is no spread to go by."""
+        return any(np.ptp(model.fits["accuracy"]) == 0 for model in self.models)
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """How each two models differ in accuracy, the better one first."""
+        if not self.folds:
+            return []
+        return compare_pairs({model.name: model.fits["accuracy"] for model in self.models}, self.share)
+
+    @cached_property
+    def effects(self) -> list[Effect]:
+        """The effect of each factor on accuracy."""
+        if not self.folds:
+            return []
+        scores = [model.fits["accuracy"] for model in self.models]
+        return factor_effects([model.record.levels for model in self.models], scores, self.share)
+
+    @cached_property
+    def factors(self) -> list[str]:
+        """The factors that have more than one level here."""
+        levels = [model.record.levels for model in self.models]
+        return [factor for factor in FACTORS if len({level[factor] for level in levels}) > 1]
+
+    def _model(self, record: Record) -> ModelSummary:
+        test = self._values(record.test)
+        right, total = right_of(record.test), len(record.test.labels)
+        accuracy = exact_interval(right, total)
+        fits = {}
+        if record.folds:
+            values = [self._values(outcome) for outcome in record.folds]
+            fits = {metric.key: np.array([value[metric.key] for value in values]) for metric in self.metrics}
+            estimates = {
+                metric.key: resampled_share(fits[metric.key], self.share, metric.bounded) for metric in self.metrics
+            }
+            if estimates["accuracy"].value in (0.0, 1.0):
+                estimates["accuracy"] = exact_interval(round(estimates["accuracy"].value) * self.groups, self.groups)
+        else:
+            estimates = {key: Estimate(value, np.nan, np.nan) for key, value in test.items()} | {"accuracy": accuracy}
+        return ModelSummary(record, right, total, accuracy, test, fits, estimates)
+
+    def _values(self, outcome: Outcome) -> dict[str, float]:
+        from sklearn.metrics import log_loss
+
+        names = self.comparison.class_names
+        probabilities = outcome.probabilities / outcome.probabilities.sum(axis=1, keepdims=True)
+        self._measure.reset()
+        self._measure.update(torch.from_numpy(probabilities), torch.from_numpy(outcome.labels))
+        values = {key: float(value) for key, value in single_values(self._measure.compute(), names).items()}
+        values["log_loss"] = float(log_loss(outcome.labels, probabilities, labels=range(len(names))))
+        return values
+
+
+def _merit(model: ModelSummary) -> tuple[float, ...]:
+    """What models are ranked by. Rounded, since equal means may differ in their last bits."""
+    return round(model.estimates["accuracy"].value, 9), model.right, model.estimates["auroc"].value
+
+
+def right_of(outcome: Outcome) -> int:
+    """How many pictures were taken for what they are."""
+    return int((outcome.probabilities.argmax(axis=1) == outcome.labels).sum())
+
+
+def _different(folds: Iterable[Outcome], groups: Iterable[Iterable[str]]) -> int:
+    """How many different pictures there are in the folds; near-duplicates count as one."""
+    group = {path: number for number, paths in enumerate(groups) for path in paths}
+    return len({group.get(path, path) for outcome in folds for path in outcome.paths})

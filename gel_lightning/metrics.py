@@ -1,0 +1,60 @@
+"""How good a classifier is: the metrics of every stage, and of every comparison."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+CALIBRATION_BINS = 10
+"""Of equal width, in which confidence is compared with accuracy."""
+
+
+def positive_class(class_names: Sequence[str]) -> int:
+    """Label of the class that precision, recall and F1 "of gel" are about: the first where there is no gel."""
+    return list(class_names).index("gel") if "gel" in class_names else 0
+
+
+def metrics_of_positive(class_names: Sequence[str]) -> tuple[str, str, str]:
+    """The names of precision, recall and F1 of that class."""
+    name = class_names[positive_class(class_names)].replace(".", "_")  # torch names no module with a dot
+    return f"precision_{name}", f"recall_{name}", f"f1_{name}"
+
+
+def make_metrics(class_names: Sequence[str]) -> MetricCollection:
+    """Makes the metrics, to be updated with probabilities, ``[N, classes]``, and labels, ``[N]``.
+
+    ``precision`` and ``recall`` are weighted by class, as in the original study, ``f1`` and ``auroc`` are means over
+    the classes, and ``calibration_error`` is the expected one.
+    """
+    classes = len(class_names)
+    precision, recall, f1 = metrics_of_positive(class_names)
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(classes, average="micro"),
+            "balanced_accuracy": MulticlassAccuracy(classes, average="macro"),
+            "precision": MulticlassPrecision(classes, average="weighted"),
+            "recall": MulticlassRecall(classes, average="weighted"),
+            "f1": MulticlassF1Score(classes, average="macro"),
+            precision: MulticlassPrecision(classes, average=None),
+            recall: MulticlassRecall(classes, average=None),
+            f1: MulticlassF1Score(classes, average=None),
+            "auroc": MulticlassAUROC(classes),
+            "calibration_error": MulticlassCalibrationError(classes, CALIBRATION_BINS, norm="l1"),
+            "confusion_matrix": MulticlassConfusionMatrix(classes),
+        }
+    )
+
+
+def single_values(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str, Tensor]:
+    """Takes what :func:`make_metrics` has computed as single numbers, without the confusion matrix."""
+    positive = positive_class(class_names)
+    return {name: value[positive] if value.ndim == 1 else value for name, value in values.items() if value.ndim < 2}

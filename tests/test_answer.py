@@ -1,0 +1,106 @@
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import change_about, make_comparison
+
+from gel_lightning.comparison.answer import answer, effect_in_words, interval, percent, points, seconds
+from gel_lightning.comparison.records import read_comparison
+from gel_lightning.comparison.statistics import Difference, Effect, Estimate
+from gel_lightning.comparison.summary import Summary
+
+NO_BREAK = "\u00a0"
+
+
+def said(folder: Path, **options: Any) -> str:
+    """The answer about a made-up comparison, with spaces for its spaces that do not break."""
+    return "\n".join(answer(summarised(make_comparison(folder, **options)))).replace(NO_BREAK, " ")
+
+
+def summarised(folder: Path) -> Summary:
+    return Summary(read_comparison(folder))
+
+
+def test_a_clear_winner_is_named_with_what_matters(tmp_path: Path) -> None:
+    text = said(tmp_path, skill={"resnet18": 2.5, "mobilenet_v2": 0.0}, repeats=10)
+    summary = summarised(tmp_path)
+    best = summary.models[0]
+    assert f"\nThe best of 8 models is {best.name}" in text
+    assert "Trained on 4 of 5 folds of 40 pictures and tested on the other, each fold in turn, 10 times over" in text
+    estimate = best.estimates["accuracy"]
+    assert estimate.high == 1
+    ends = f"{100 * estimate.low:.1f} % to 100 %"
+    assert f"it was right for {100 * estimate.value:.1f} % (95 % interval: {ends})" in text
+    assert f"right about {best.right} of the 20 test pictures" in text
+    worse = [model.name for model in summary.models if "mobilenet" in model.name]
+    assert f"It is shown to be better than {', '.join(worse[:-1])} and {worse[-1]}, and not than the other 3" in text
+    assert re.search(r"Backbone: resnet18 is better than mobilenet_v2 by \d+\.\d points, 95 % interval \+", text)
+    assert "Head: no difference shown between" in text
+    assert "Optimizer: no difference shown between" in text
+    assert "Hardware" not in text  # all ran on one kind
+    assert "Of the 4 that may be as good, resnet18 " in text
+    assert "21 of 22 other test pictures, 95.5 % (95 % interval: 77.2 % to 99.9 %)" in text
+    assert "demonstration" in text  # the weights are random
+
+
+def test_equal_models_are_called_equal(tmp_path: Path) -> None:
+    text = said(tmp_path, repeats=4)
+    assert "No model is shown to be better than another: of the 28 pairs of models, none differs" in text
+    assert " is better than " not in text
+    assert text.count("no difference shown between") == 3
+
+
+def test_models_that_are_always_right_are_level(tmp_path: Path) -> None:
+    text = said(tmp_path, skill=50.0, backbones=["resnet18"], heads=["single"])
+    assert "The best of 2 models is resnet18 single adam cpu, level with resnet18 single sgd cpu. " in text
+    # 39 different pictures, of which none was wrong.
+    assert "it was right for 100 % (95 % interval: 91.0 % to 100 %)" in text
+    assert "of the only pair of models, none differs" in text
+    assert "0.0 points, 95 % interval +0.0 to +0.0" in text
+
+
+def test_one_split_is_said_to_prove_little(tmp_path: Path) -> None:
+    text = said(tmp_path, folds=0, repeats=1)
+    assert text.startswith("This is a demonstration with a random backbone")
+    assert re.search(r"is \S+ \S+ \S+ cpu(, level with .*)?\. It was right about \d+ of the 20 test pictures", text)
+    assert "do not show that it is better than all others: their intervals overlap" in text
+    assert "gel-fit compare --folds 5 --repeats 10 tells more" in text
+    assert "points" not in text
+
+
+def test_one_model_is_compared_with_none(tmp_path: Path) -> None:
+    text = said(tmp_path, backbones=["resnet18"], heads=["multi"], optimizers=["sgd"])
+    assert "The model is resnet18 multi sgd cpu. Trained on" in text
+    assert "better" not in text
+    assert "difference" not in text
+
+
+def test_only_a_demonstration_is_called_one(tmp_path: Path) -> None:
+    make_comparison(tmp_path)
+    change_about(tmp_path, drawn=True)
+    assert answer(summarised(tmp_path))[0].startswith("This is a demonstration with drawn pictures and a random")
+    change_about(tmp_path, drawn=False, weights={"resnet18": {"name": "imagenet", "fingerprint": ""}})
+    assert not any("demonstration" in text for text in answer(summarised(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        (Difference(0.021, 0.001, 0.041, 0.04), "a is better than b by 2.1 points, 95 % interval +0.1 to +4.1"),
+        (Difference(0.021, -0.001, 0.043, 0.06), "no difference shown between a and b (2.1 points, 95 % interval"),
+        (Difference(0.0, 0.0, 0.0, 1.0), "no difference shown between a and b (0.0 points, 95 % interval +0.0"),
+        (Difference(0.5, math.nan, math.nan, 0.1), "no difference shown between a and b (50.0 points)"),
+    ],
+)
+def test_words_follow_the_interval(difference: Difference, words: str) -> None:
+    assert effect_in_words(Effect("head", "a", "b", difference)).replace(NO_BREAK, " ").startswith(words)
+
+
+def test_numbers_in_words() -> None:
+    assert [percent(x) for x in (1, 0.9996, 0.954, 0)] == [f"{n}{NO_BREAK}%" for n in ("100", "100.0", "95.4", "0.0")]
+    assert [points(share) for share in (-0.0123, 0.5)] == ["−1.2", "+50.0"]
+    assert interval(Estimate(1, math.nan, math.nan)) == ""
+    times = [0.0123, 0.5, 119.9, 120, 7200]
+    assert [seconds(time) for time in times] == ["12 ms", "0.5 s", "119.9 s", "2.0 min", "2.0 h"]

@@ -1,0 +1,364 @@
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import gel_fit, made_once, save_class
+from made_up import change_about, make_comparison
+from PIL import Image
+from test_cli import assert_error, temporary_files
+
+from gel_lightning.comparison import report
+from gel_lightning.comparison.report import MOST_GROUPS, make_report
+from gel_lightning.comparison.summary import Summary
+
+# Names that a page must show and not run, and that matplotlib must not take for formulas.
+ODD = ('<b>gel & "it\'s" $x$', "не гель 凝胶_1")
+GONE = "the picture is no longer there"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
+KINDS: dict[str, dict[str, Any]] = {
+    "folds": {},
+    "one split": {"folds": 0},
+    "one model": {"backbones": ["resnet18"], "heads": ["multi"], "optimizers": ["sgd"]},
+    "odd names": {"classes": ODD, "backbones": ["resnet18"], "failed": ["resnet18_single_sgd_cpu"]},
+    "24 models": {
+        "backbones": ["resnet18", "vgg16", "mobilenet_v3_large"],
+        "hardware": ["cpu", "gpu"],
+        "folds": 2,
+        "repeats": 1,
+    },
+}
+TWO: dict[str, Any] = {"backbones": ["resnet18"], "heads": ["multi"]}
+
+
+def reported(folder: Path, **options: Any) -> tuple[Path, Summary]:
+    """A made-up comparison of tiny pictures that are there, and its report."""
+    for label, name in enumerate(options.get("classes", ("gel", "not_gel"))):
+        save_class(folder / "pictures" / name, 10, 1000 * label, striped=label == 0)
+        save_class(folder / "pictures/test" / name, 5, 1000 * label + 500, striped=label == 0)
+    made = make_comparison(folder / "made", pictures=folder / "pictures", per_class=10, **options)
+    return made, make_report(made)
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def page_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of each kind of comparison."""
+    name = f"report of {request.param}"
+    folder = made_once(tmp_path_factory, name, lambda folder: void(reported(folder, **KINDS[request.param])))
+    return folder / "made/report.html"
+
+
+def void(_: object) -> None:
+    """Takes what is not wanted."""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    installed = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if installed is None:
+        pytest.skip("there is no Chromium: install the package chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+class Opened:
+    """A report in a browser, with what the browser complained of and asked for."""
+
+    def __init__(self, browser: Any, path: Path, scheme: str = "light", size: dict[str, int] = DESK) -> None:
+        self.page = browser.new_context(color_scheme=scheme, viewport=size).new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def rows(self) -> list[list[str]]:
+        """The cells of the table of models by which it is sorted."""
+        script = "[...table.tBodies[0].rows].map(row => [...row.cells].map(cell => cell.dataset.value))"
+        rows: list[list[str]] = self.page.evaluate(script)
+        return rows
+
+
+# --- in a browser ---
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_report_stands_alone_and_can_be_read_in_both_schemes(browser: Any, page_file: Path, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    opened = Opened(browser, page_file, scheme)
+    for details in opened.page.query_selector_all("details:not([open])"):
+        details.evaluate("one => one.open = true")
+    assert opened.complaints == []
+    assert [url for url in opened.requests if not url.startswith("data:")] == [page_file.as_uri()]
+    background = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background))) < 200) == (scheme == "dark")
+    # Contrast of every text, names of every control, order of headings and more.
+    found = Axe().run(opened.page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == []
+    # The text of the figures too, which axe leaves out.
+    assert figure_contrasts(opened.page) >= 3
+
+
+def figure_contrasts(page: Any) -> float:
+    """The least contrast of the words outside of the data of a figure, by WCAG's formula."""
+    script = """() => {
+      const light = colour => {
+        const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255)
+          .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+      };
+      const surface = light(getComputedStyle(document.body).backgroundColor);
+      return [...document.querySelectorAll(".plot svg text")]
+        .filter(text => (text.getAttribute("style") || "").includes("var(--"))
+        .map(text => light(getComputedStyle(text).fill))
+        .map(ink => (Math.max(ink, surface) + 0.05) / (Math.min(ink, surface) + 0.05));
+    }"""
+    contrasts: list[float] = page.evaluate(script)
+    assert len(contrasts) > 20
+    return min(contrasts)
+
+
+def test_nothing_overflows_on_a_phone_or_a_desk(browser: Any, page_file: Path) -> None:
+    for size in (PHONE, DESK):
+        opened = Opened(browser, page_file, size=size)
+        opened.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        # Whatever is wider than the page is in a box that scrolls.
+        script = """() => [...document.querySelectorAll("body *")]
+          .filter(one => !one.parentElement.closest(".scroll") && one.getBoundingClientRect().right > innerWidth + 1)
+          .map(one => one.outerHTML.slice(0, 80))"""
+        assert opened.page.evaluate(script) == []
+
+
+def test_the_table_sorts_by_each_column_both_ways(browser: Any, page_file: Path) -> None:
+    opened = Opened(browser, page_file)
+    buttons = opened.page.query_selector_all("#table th button")
+    first = opened.rows()
+    assert [float(row[1]) for row in first] == sorted((float(row[1]) for row in first), reverse=True)
+    for column, button in enumerate(buttons):
+        seen = []
+        for _ in range(2):
+            button.click()
+            order = button.evaluate("button => button.parentElement.ariaSort")
+            values: list[Any] = [row[column] for row in opened.rows()]
+            values = values if column == 0 else list(map(float, values))
+            assert values == sorted(values, reverse=order == "descending")
+            assert sorted(opened.rows()) == sorted(first)  # whole rows have moved
+            seen.append(order)
+        assert sorted(seen) == ["ascending", "descending"]
+        assert len(opened.page.query_selector_all("#table th[aria-sort]")) == 1
+
+
+def test_names_are_shown_and_not_run(browser: Any, tmp_path: Path) -> None:
+    evil = "<img src=x onerror=document.title='run'><script>document.title='run'</script>"
+    made, _ = reported(tmp_path, **KINDS["odd names"])
+    change_about(
+        made, commands=[f"gel-fit compare --data.train_dir '{evil}'"], system=evil, near_duplicates=[[evil, "b"]]
+    )
+    text = (made / "results.csv").read_text()
+    (made / "results.csv").write_text(text.replace("it did not work", evil))
+    make_report(made)
+    opened = Opened(browser, made / "report.html")
+    assert opened.complaints == []
+    assert opened.page.title() == "Comparison of 3 models"
+    shown = opened.page.inner_text("body")
+    assert shown.count(evil) == 3 + shown.count(f"{evil}\nthe picture")
+    for name in ODD:
+        assert f"precision of {ODD[0]}" in shown
+        assert name in shown
+        words = "[...document.querySelectorAll('.plot svg')].map(svg => svg.textContent).join(' ')"
+        assert name[:5] in opened.page.evaluate(words)  # long ones are cut there
+
+
+def test_on_paper_nothing_is_hidden(browser: Any, page_file: Path, tmp_path: Path) -> None:
+    opened = Opened(browser, page_file, "dark")
+    closed = "document.querySelectorAll('details:not([open])').length"
+    before = opened.page.evaluate(closed)
+    opened.page.emulate_media(media="print")
+    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.page.evaluate(closed) == 0
+    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    opened.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.page.evaluate(closed) == before
+
+
+# --- the files ---
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out the figures, which take most of the time."""
+    monkeypatch.setattr(report, "plots", lambda _: [])
+
+
+def test_a_report_leaves_whole_files_and_is_made_again_the_same(tmp_path: Path) -> None:
+    made, _ = reported(tmp_path, **TWO)
+    figures = sorted(path.name for path in (made / "figures").iterdir())
+    assert figures == sorted({f"{Path(name).stem}.{kind}" for name in figures for kind in ("png", "svg")})
+    assert len(figures) > 20
+    for path in (made / "figures").iterdir():
+        if path.suffix == ".png":
+            with Image.open(path) as picture:
+                picture.load()
+                assert min(picture.size) > 100
+        else:
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    page = before[made / "report.html"].decode()
+    assert all(f'id="figure-{Path(name).stem}"' in page for name in figures)
+    assert not temporary_files(tmp_path)
+    make_report(made)
+    assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_report_is_made_again_elsewhere_without_the_pictures(tmp_path: Path) -> None:
+    made, _ = reported(tmp_path, **TWO)
+    page = (made / "report.html").read_text()
+    thumbnails = page.count("<img src=")
+    assert thumbnails > 10
+    assert GONE not in page
+    shutil.rmtree(tmp_path / "pictures")
+    moved = made.rename(tmp_path / "moved")
+    make_report(moved)
+    assert (moved / "report.html").read_text() == page
+    shutil.rmtree(moved / "thumbnails")
+    make_report(moved)
+    again = (moved / "report.html").read_text()
+    assert "<img src=" not in again
+    assert again.count(GONE) == thumbnails
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_report_has_what_the_summary_has(tmp_path: Path) -> None:
+    made, summary = reported(tmp_path, failed=["resnet18_multi_sgd_cpu"])
+    page = (made / "report.html").read_text()
+    names = re.findall(r'<th scope="row" data-value="([^"]+)"', page)
+    assert names == [model.name for model in summary.models]
+    assert len(names) == 7
+    assert "resnet18 multi sgd cpu: RuntimeError: it did not work" in page
+    for model in summary.models:
+        for metric in summary.metrics:
+            assert f'data-value="{model.estimates[metric.key].value}"' in page
+        assert f"{model.right}/{model.total}, " in page
+    assert page.count("better</td>") + page.count("no difference shown</td>") == len(summary.pairs) == 21
+    assert "21/22" in page  # the original's best
+    assert "gel-fit compare --folds 5 --repeats 2" in page
+    assert "fingerprint 0000" in page
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_the_hardest_pictures_come_first_with_each_vote(tmp_path: Path) -> None:
+    made, summary = reported(tmp_path, **TWO)
+    page = (made / "report.html").read_text()
+    cards = re.findall(r"<li>\s*(?:<img|<span class=\"gone\").*?</details>", page, re.DOTALL)
+    assert len(cards) == 24
+    sure: dict[str, list[float]] = {}
+    for model in summary.models:
+        for part, outcomes in (("test picture", [model.record.test]), ("cross-validated", model.record.folds)):
+            own: dict[str, list[float]] = {}
+            for outcome in outcomes:
+                for path, label, shares in zip(*outcome[2:], strict=True):
+                    own.setdefault(f"{'/'.join(Path(path).parts[-2:])}, {part}", []).append(float(shares[label]))
+            for name, shares in own.items():
+                sure.setdefault(name, []).append(sum(shares) / len(shares))
+    wanted = sorted(sure, key=lambda name: sum(sure[name]))[:24]
+    shown = []
+    for card in cards:
+        name, actual, part = re.search(r"<strong>(.*?)</strong><br>\s*(\S+), (.*?)<br>", card).groups()  # type: ignore[union-attr]
+        shown.append(f"{name}, {part}")
+        votes = re.findall(r"([✓✗]) (.*?): (\S+) ([\d.]+)", card)
+        assert [vote[1] for vote in votes] == [model.name for model in summary.models]
+        assert all((mark == "✓") == (guess == actual) for mark, _, guess, _ in votes)
+        wrong = sum(mark == "✗" for mark, *_ in votes)
+        assert (f"{wrong} of 2 wrong" if wrong else "all 2 right") in card
+    assert shown == wanted
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_many_near_duplicates_are_counted_and_some_shown(tmp_path: Path) -> None:
+    made, _ = reported(tmp_path, **TWO)
+    groups = [[f"gel/{i}_{j}.png" for j in range(20)] for i in range(MOST_GROUPS + 5)]
+    change_about(made, near_duplicates=groups)
+    make_report(made)
+    page = (made / "report.html").read_text()
+    assert f"{len(groups)} groups of near-identical pictures" in page
+    assert "gel/0_0.png" in page
+    assert "gel/0_19.png" not in page
+    assert f"gel/{MOST_GROUPS}_0.png" not in page
+    change_about(made, near_duplicates=[])
+    make_report(made)
+    assert "None were found." in (made / "report.html").read_text()
+
+
+# --- the command ---
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_the_command_makes_the_report_of_a_number_or_a_folder(tmp_path: Path) -> None:
+    made = make_comparison(tmp_path / "lightning_logs/comparison/version_3", **TWO)
+    printed = []
+    for named in ("3", made, "lightning_logs/comparison/version_3/"):
+        (made / "report.html").unlink(missing_ok=True)
+        ran = gel_fit("report", named, cwd=tmp_path)
+        assert (ran.status, ran.err) == (0, ""), ran.err
+        assert ran.out.endswith("\nreport: lightning_logs/comparison/version_3/report.html\n")
+        assert "The best of 2 models is " in ran.out
+        assert all(len(line) <= 80 for line in ran.out.splitlines()[:3])
+        assert (made / "report.html").exists()
+        printed.append(ran.out)
+    assert len(set(printed)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(lambda made: shutil.rmtree(made), ["no comparison there", "folder"], id="gone"),
+        pytest.param(lambda made: (made / "results.csv").unlink(), ["no comparison there"], id="no results"),
+        pytest.param(
+            lambda made: (made / "results.csv").write_text("a,b\n1,2\n"), ["results.csv"], id="from elsewhere"
+        ),
+        pytest.param(lambda made: (made / "results.csv").write_bytes(b"\xff\xfe\0"), ["results.csv"], id="not text"),
+        pytest.param(lambda made: (made / "about.json").unlink(), ["about.json"], id="nothing about it"),
+        pytest.param(lambda made: (made / "about.json").write_text("{"), ["about.json"], id="damaged"),
+        pytest.param(
+            lambda made: (made / "resnet18_multi_sgd_cpu/predictions.csv").write_text("repeat\n"),
+            ["resnet18_multi_sgd_cpu/predictions.csv", "--resume"],
+            id="no predictions",
+        ),
+        pytest.param(
+            lambda made: shutil.rmtree(made / "resnet18_multi_sgd_cpu"),
+            ["resnet18_multi_sgd_cpu/predictions.csv", "--resume"],
+            id="no model",
+        ),
+    ],
+)
+def test_what_is_no_comparison_is_one_line(change: Any, words: list[str], tmp_path: Path) -> None:
+    made = make_comparison(tmp_path / "made", repeats=1)
+    change(made)
+    ran = gel_fit("report", "made", cwd=tmp_path)
+    assert_error(ran, *words)
+    assert not (made / "report.html").exists()
+    assert not temporary_files(tmp_path)
+
+
+@pytest.mark.parametrize("args", [[], ["a", "b"], ["--folder", "a"]])
+def test_wrong_arguments_are_one_line(args: list[str], tmp_path: Path) -> None:
+    assert_error(gel_fit("report", *args, cwd=tmp_path), "gel-fit report --help", status=2)
+
+
+def test_help_says_what_it_does(tmp_path: Path) -> None:
+    ran = gel_fit("report", "--help", cwd=tmp_path)
+    assert ran.status == 0
+    assert "report.html and figures/" in ran.out
