@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-xla test-oldest lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,12 @@ demo: $(VENV)/.installed ## train, validate and test one model on drawn pictures
 test: $(VENV)/.installed ## run the tests
 	$(BIN)/python -m pytest -n 2
 
+test-xla: $(VENV)-xla/.installed ## run the tpu files with XLA on the processor, in a virtual environment of their own
+	PJRT_DEVICE=CPU $(VENV)-xla/bin/python -m pytest -m xla $(XLA_TESTS)
+
+test-oldest: $(VENV)-oldest/.installed ## run the tests with the oldest versions that are supported
+	$(VENV)-oldest/bin/python -m pytest -n 2
+
 lint: $(VENV)/.installed ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -24,9 +30,28 @@ bench: $(VENV)/.installed ## measure the speed figures of the README, in about t
 	$(BIN)/python benchmarks/run.py
 
 clean: ## remove the virtual environment
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-xla $(VENV)-oldest
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+# Without what a TPU itself needs: the extra [tpu] has that too.
+$(VENV)-xla/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-xla
+	PIP_CONSTRAINT= $(VENV)-xla/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' \
+	  'torch==2.9.*' 'torchvision==0.24.*' 'torch_xla==2.9.*'
+	touch $@
+
+# What pyproject.toml says with >=, taken as ==.
+OLDEST := import re, tomllib; \
+  needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
+  print(*(re.sub(r"(\[.*\])?>=([\w.]+).*", r"==\2", need) for need in needs), sep="\n")
+
+$(VENV)-oldest/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(PYTHON) -c '$(OLDEST)' > $(VENV)-oldest/constraints.txt
+	PIP_CONSTRAINT=$(VENV)-oldest/constraints.txt $(VENV)-oldest/bin/python -m pip install --quiet \
+	  --disable-pip-version-check --editable '.[dev]'
 	touch $@

@@ -1,7 +1,7 @@
 """The speed figures of the README, each measured against what it is compared with in the same run.
 
     make bench                                  all of them, some ten minutes on two cores
-    python benchmarks/run.py fit compare        some of them: extraction, process, loop, compare, folds, memory
+    python benchmarks/run.py fit compare        some of them: extraction, sharding, process, loop, ...
 
 Pictures are drawn and weights are random, so that no network is needed: neither changes how long anything takes.
 Every figure is a ratio, since the same code takes half or twice as long on another machine, or on this one in an hour.
@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,8 @@ from torchvision.transforms import v2
 
 from gel_lightning import GelClassifier, GelDataModule, MultiLayerHead
 from gel_lightning.drawn import draw_data_set
+from gel_lightning.splits import hash_pictures
+from gel_lightning.store import list_stores
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKBONES = ("resnet18", "mobilenet_v3_large", "vgg16")
@@ -165,6 +168,60 @@ def copy_pictures(source: Path, to: Path, number: int) -> None:
         copy.write_bytes(file.read_bytes() + str(i).encode())  # what follows the picture is not read
 
 
+def sharding(work: Path) -> list[Figure]:
+    """Feature extraction of one fit in one process and in two, and what that means for many pictures.
+
+    One process uses all cores with threads, and two share them: on a machine with few cores the ratio of two processes
+    to one is to be 1, for nothing is gained and nothing lost. What each has to itself, as it has a device of its own,
+    is shown by the ratio to one process of one thread. The extrapolation is in proportion to the number of pictures,
+    on this machine, and has in it that the first process decodes and hashes all pictures before.
+    """
+    number = 400
+    pictures = work / "sharded"
+    if not pictures.exists():
+        copy_pictures(work / "pictures/dataset", pictures, number)
+    begun = time.perf_counter()
+    hash_pictures([path for path in pictures.rglob("*") if path.is_file()])
+    hashed = number / (time.perf_counter() - begun)
+    two, runs = ("--trainer.devices", "2", "--trainer.strategy", "ddp"), []
+    for _ in range(2):  # in turn, since the machine is faster and slower at times
+        runs.append([sharded(work, pictures, number, OMP_NUM_THREADS="1"), sharded(work, pictures, number)])
+        runs[-1].append(sharded(work, pictures, number, *two))
+    single, whole, shared = (max(speed for speed, _ in way) for way in zip(*runs, strict=True))
+    size = runs[0][0][1]
+    figures = [
+        Figure(
+            f"extraction, resnet18, {number} pictures, two processes against {what}",
+            f"{shared:.0f}/s : {speed:.0f}/s = {shared / speed:.2f}",
+            f"{target}",
+            shared / speed >= target,
+        )
+        for what, speed, target in (("one with all cores", whole, 0.9), ("one of one thread", single, 1.3))
+    ]
+    for many in (61_000, 10_000_000):
+        hours = [many / 3600 * (1 / hashed + 1 / speed) for speed in (whole, shared)]
+        measured = f"{hours[0]:.1f} h in one process, {hours[1]:.1f} h in two, {many * size / 1e9:.2f} GB"
+        what = f"extrapolated to {many:,} pictures: {size:.0f} bytes each, decoded and hashed at {hashed:.0f}/s"
+        figures.append(Figure(what, measured, "-", True))
+    return figures
+
+
+def sharded(work: Path, pictures: Path, number: int, *options: str, **environment: str) -> tuple[float, float]:
+    """Vectors per second that a fit says to have computed, and the bytes that it keeps of a picture for good."""
+    own = ("--data.train_dir", pictures, "--trainer.max_epochs", "1", *options)
+    with tempfile.TemporaryDirectory() as cache:
+        command = [*GEL_FIT, *fit(work), *own, "--data.cache_dir", cache]
+        settings = os.environ | {"PYTHONWARNINGS": "ignore"} | environment
+        ran = subprocess.run(
+            list(map(str, command)), cwd=work, env=settings, capture_output=True, text=True, check=False
+        )
+        said = re.search(rf"^{number} feature vectors computed in ([0-9.]+) seconds", ran.stdout, re.MULTILINE)
+        if said is None:
+            raise SystemExit(f"{command} failed:\n{ran.stderr}")
+        kept = [store for store in list_stores(Path(cache)) if store.key["kind"] != "thumbnails"]  # of a few
+        return number / float(said[1]), sum(store.size / store.rows for store in kept)
+
+
 def process(work: Path) -> list[Figure]:
     """A whole fit on stored vectors, and the help, against importing the libraries."""
     cache = work / "cache"
@@ -287,6 +344,7 @@ def folds(work: Path) -> list[Figure]:
 
 BENCHMARKS: dict[str, Callable[[Path], list[Figure]]] = {
     "extraction": extraction,
+    "sharding": sharding,
     "process": process,
     "loop": loop,
     "compare": compare,

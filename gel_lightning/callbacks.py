@@ -2,9 +2,11 @@
 
 import csv
 import math
+import os
 import shutil
 import time
 from contextlib import ExitStack, suppress
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
-from gel_lightning.classifier import GelClassifier
+from gel_lightning.classifier import GelClassifier, gathered
 from gel_lightning.datasets import FeatureDataset
 from gel_lightning.figures import (
     MOST,
@@ -57,8 +59,13 @@ class EpochSeed(Callback):
         if batch_idx == 0:
             sequence = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
             seed = int(sequence.generate_state(1)[0])
-            if trainer.strategy.root_device.type == "cpu":
+            device = trainer.strategy.root_device
+            if device.type == "cpu":
                 torch.default_generator.manual_seed(seed)  # the other one takes milliseconds for devices not in use
+            elif device.type == "xla":
+                import torch_xla
+
+                torch_xla.manual_seed(seed)  # torch's own has it draw what it drew before
             else:
                 torch.manual_seed(seed)
 
@@ -136,8 +143,8 @@ class Seen(NamedTuple):
     """Some pictures of one stage: where they are in its data set, and what the model made of them."""
 
     dataset: Any
-    indices: Tensor
     labels: Tensor
+    indices: Tensor
     probabilities: Tensor
     features: Tensor
 
@@ -190,12 +197,12 @@ class TensorBoardPages(Callback):
     ) -> None:
         """Collects a batch, until all training pictures were seen once."""
         if "train" not in self._seen:
-            self._collect(outputs, batch)
+            self._collect(trainer, outputs, batch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the features of the first epoch."""
         if "train" not in self._seen:
-            self._keep("train", trainer.train_dataloader)
+            self._keep("train", pl_module, trainer.train_dataloader)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to collect, unless this validation is a part of training."""
@@ -207,12 +214,12 @@ class TensorBoardPages(Callback):
     ) -> None:
         """Collects a batch."""
         if trainer.state.fn == TrainerFn.VALIDATING:
-            self._collect(outputs, batch)
+            self._collect(trainer, outputs, batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the validation pictures' pages."""
         if trainer.state.fn == TrainerFn.VALIDATING:
-            self._keep("val", trainer.val_dataloaders)
+            self._keep("val", pl_module, trainer.val_dataloaders)
             self._draw("val", trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -223,11 +230,11 @@ class TensorBoardPages(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Collects a batch."""
-        self._collect(outputs, batch)
+        self._collect(trainer, outputs, batch)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the test pictures' pages, the projector's, and the hyper-parameters beside the metrics."""
-        self._keep("test", trainer.test_dataloaders)
+        self._keep("test", pl_module, trainer.test_dataloaders)
         self._draw("test", trainer, pl_module)
         writer = self._writer(trainer)
         if writer is None or not isinstance(pl_module, GelClassifier):
@@ -246,16 +253,18 @@ class TensorBoardPages(Callback):
         writer: SummaryWriter = self._logger.experiment
         return writer
 
-    def _collect(self, outputs: Any, batch: Any) -> None:
-        # Without indices in the batch the order of the loader stands for them.
+    def _collect(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
+        # Without indices in the batch the order of the loader stands for them, which deals them out in turn.
         seen = sum(len(b[1]) for b in self._batches)
-        indices = batch[2] if len(batch) > 2 else torch.arange(seen, seen + len(batch[1]))
-        kept = (indices, batch[1], outputs["probabilities"], outputs["features"])
+        order = torch.arange(seen, seen + len(batch[1])) * trainer.world_size + trainer.global_rank
+        indices = batch[2] if len(batch) > 2 else order
+        kept = (batch[1], indices, outputs["probabilities"], outputs["features"])
         self._batches.append(tuple(tensor.detach().cpu() for tensor in kept))
 
-    def _keep(self, stage: str, loader: Any) -> None:
+    def _keep(self, stage: str, pl_module: LightningModule, loader: Any) -> None:
         columns = [torch.cat(column) for column in zip(*self._batches, strict=True)]
-        self._seen[stage] = Seen(loader.dataset, *columns)
+        columns[1] %= len(loader.dataset)  # from whose beginning the last of several processes are filled up
+        self._seen[stage] = Seen(loader.dataset, *gathered(pl_module, columns))
         self._batches = []
 
     def _draw(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -296,24 +305,32 @@ class TensorBoardPages(Callback):
 class PredictionsFile(Callback):
     """Writes a row for each picture of ``trainer.predict``: path, class, confidence, probabilities, error.
 
-    The rows go to a temporary file that takes its name when the last one is written.
+    The rows go to a temporary file that takes its name when the last one is written. Several processes write a file
+    each, which the first one then puts together.
 
     Args:
         path: the CSV file.
+
+    Attributes:
+        counts: how many pictures were taken for each class, and how many could not be read.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.counts: dict[str, int] = {}
         self._open = ExitStack()
+        self._parts: list[Path] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the file and writes the names of the columns."""
         assert isinstance(pl_module, GelClassifier)
         self.counts = dict.fromkeys([*pl_module.class_names, "error"], 0)
-        self._rows = csv.writer(self._open.enter_context(replacing(self.path, newline="")))
         probabilities = [f"probability_{name}" for name in pl_module.class_names]
-        self._rows.writerow(["path", "predicted", "confidence", *probabilities, "error"])
+        self._header = ["path", "predicted", "confidence", *probabilities, "error"]
+        if trainer.world_size > 1:
+            run = trainer.strategy.broadcast(os.getpid())  # runs at once share none
+            self._parts = [self.path.with_name(f".{self.path.name}.{run}.{i}") for i in range(trainer.world_size)]
+        self._begin(self._parts[trainer.global_rank] if self._parts else self.path)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
@@ -322,21 +339,46 @@ class PredictionsFile(Callback):
         assert isinstance(pl_module, GelClassifier)
         for probabilities, path, error in zip(outputs.tolist(), batch[1], batch[2], strict=True):
             if error:
-                self.counts["error"] += 1
-                self._rows.writerow([path, "", "", *[""] * len(probabilities), error])
+                self._write([path, "", "", *[""] * len(probabilities), error])
                 continue
             confidence = max(probabilities)
             predicted = pl_module.class_names[probabilities.index(confidence)]
-            self.counts[predicted] += 1
-            self._rows.writerow([path, predicted, confidence, *probabilities, ""])
+            self._write([path, predicted, confidence, *probabilities, ""])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gives the file its name."""
         self._open.close()
+        trainer.strategy.barrier()
+        if self._parts and trainer.is_global_zero:
+            self._put_together()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves no file behind."""
         self._open.__exit__(type(exception), exception, exception.__traceback__)
+        for part in self._parts:
+            part.unlink(missing_ok=True)
+
+    def _begin(self, path: Path) -> None:
+        self._rows = csv.writer(self._open.enter_context(replacing(path, newline="")))
+        self._rows.writerow(self._header)
+
+    def _write(self, row: list[Any]) -> None:
+        self.counts[row[1] or "error"] += 1
+        self._rows.writerow(row)
+
+    def _put_together(self) -> None:
+        """Writes the rows of all processes, to which the pictures were dealt out in turn."""
+        self.counts = dict.fromkeys(self.counts, 0)
+        with ExitStack() as files:
+            parts = [csv.reader(files.enter_context(part.open(newline="", encoding="utf-8"))) for part in self._parts]
+            for part in parts:
+                next(part)  # the names of the columns
+            self._begin(self.path)
+            for row in filter(None, chain.from_iterable(zip_longest(*parts))):
+                self._write(row)
+        self._open.close()
+        for path in self._parts:
+            path.unlink()
 
 
 def _hardest(seen: Seen, class_names: tuple[str, ...]) -> list[Caption]:

@@ -5,8 +5,9 @@ import pkgutil
 import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningModule
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 
 from gel_lightning import heads
+from gel_lightning.accelerators import run_gathered
 from gel_lightning.backbones import (
     build_backbone,
     check_weights,
@@ -104,8 +106,10 @@ class GelClassifier(LightningModule):
         self.logs_metrics = True
         self.confusion_matrices: dict[str, Tensor] = {}
         self.probabilities: dict[str, Tensor] = {}
-        # Losses, probabilities and labels of the batches of an epoch.
-        self._outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {stage: [] for stage in STAGES}
+        # Losses, probabilities, labels and indices of the batches of an epoch, and what is computed of them in the end,
+        # on the CPU: on other devices that would be many small steps, with XLA programs of many shapes.
+        self._outcomes: dict[str, list[tuple[Tensor, ...]]] = {stage: [] for stage in STAGES}
+        self._metrics: dict[str, MetricCollection] = {}
         if class_names is not None:
             self._name_classes(class_names)
 
@@ -157,8 +161,12 @@ class GelClassifier(LightningModule):
                 f"the pictures' classes are {', '.join(names)}, the model's {', '.join(self.class_names)}; "
                 "rename the class folders or take a model of these classes"
             )
-        # Lightning warns of modules in eval mode; a frozen backbone is meant to be.
-        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode", category=PossibleUserWarning)
+        # Lightning warns of modules in eval mode; a frozen backbone is meant to be. It warns of several processes, too,
+        # whose metrics differ, or are of pictures that some get twice: here they are of all pictures, each once.
+        for message in (r"Found \d+ module\(s\) in eval mode", "Using `DistributedSampler`", ".*sync_dist=True"):
+            warnings.filterwarnings("ignore", message=message, category=PossibleUserWarning)
+        # Lightning's own use of torch, which it will have to mend.
+        warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
         if stage == "fit" and self.class_weights is not None:
             self.loss_weights = self._loss_weights(getattr(data, "train_class_counts", None))
 
@@ -189,6 +197,18 @@ class GelClassifier(LightningModule):
             if optimizer.defaults.get("fused", False) is None and not optimizer.defaults.get("foreach"):
                 for group in optimizer.param_groups:
                     group["fused"] = True if self.device.type == "cpu" else None
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        """Ends what XLA is to run at once."""
+        run_gathered(self.trainer)
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        """Ends what XLA is to run at once."""
+        run_gathered(self.trainer)
+
+    def on_predict_batch_end(self, *args: Any) -> None:
+        """Ends what XLA is to run at once."""
+        run_gathered(self.trainer)
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics of the epoch."""
@@ -253,10 +273,7 @@ class GelClassifier(LightningModule):
         self.hparams["class_names"] = list(names)
         self.head = self.make_head(self.num_features, len(names))
         metrics = make_metrics(names)
-        for stage in STAGES:
-            setattr(self, f"{stage}_metrics", metrics.clone(prefix=f"{stage}/"))
-            # A loss that is not a number must show: the default leaves it out of the mean.
-            setattr(self, f"{stage}_loss", MeanMetric(nan_strategy="disable"))
+        self._metrics = {stage: metrics.clone(prefix=f"{stage}/") for stage in STAGES}
 
     def _loss_weights(self, train_class_counts: Sequence[int] | None) -> Tensor:
         """One weight a class, shape ``[classes]``."""
@@ -283,34 +300,34 @@ class GelClassifier(LightningModule):
         # Metrics take longer to update than a small head to train: they get an epoch at once.
         if batch_idx == 0:
             self._outcomes[stage].clear()
-        self._outcomes[stage].append((loss.detach().expand(len(labels)), probabilities, labels))
+        indices = batch[2] if len(batch) > 2 else torch.full_like(labels, -1)
+        losses = loss.detach().expand(len(labels))
+        if stage != "train":  # of each picture, since a process may get some that do not count
+            losses = functional.cross_entropy(logits, labels, reduction="none")
+        self._outcomes[stage].append((labels, indices, losses, probabilities))
         return {"loss": loss, "probabilities": probabilities, "features": features}
 
     def _end_epoch(self, stage: str) -> None:
         """Logs the epoch's metrics, and stops a training whose loss is no longer a number."""
-        mean_loss: MeanMetric = getattr(self, f"{stage}_loss")
-        metrics: MetricCollection = getattr(self, f"{stage}_metrics")
-        losses, probabilities, labels = (torch.cat(parts) for parts in zip(*self._outcomes[stage], strict=True))
+        columns = [torch.cat(parts) for parts in zip(*self._outcomes[stage], strict=True)]
         self._outcomes[stage].clear()
-        self.probabilities[stage] = probabilities
-        mean_loss.update(losses)  # of each picture: under nan_strategy="disable" torchmetrics forgets a weight
+        labels, _, losses, self.probabilities[stage] = gathered(self, columns)
+        if self.trainer.sanity_checking:
+            return
         fitting = self.trainer.state.fn == TrainerFn.FITTING
+        values = {f"{stage}/loss": losses.mean()}
+        if fitting and not torch.isfinite(values[f"{stage}/loss"]):
+            raise GelError(self._not_finite(stage))
         if self.logs_metrics or not fitting:
-            metrics.update(probabilities, labels)
-        if not self.trainer.sanity_checking:
-            loss = mean_loss.compute()
-            if fitting and not torch.isfinite(loss):
-                raise GelError(self._not_finite(stage))
-            values = {f"{stage}/loss": loss}
-            if self.logs_metrics or not fitting:
-                computed = metrics.compute()
-                self.confusion_matrices[stage] = computed[f"{stage}/confusion_matrix"]
-                values |= single_values(computed, self.class_names)
-            for name, value in values.items():
-                shown = name in ("train/loss", "val/loss", "val/accuracy")
-                self.log(name, value, prog_bar=shown)
-        mean_loss.reset()
-        metrics.reset()
+            metrics = self._metrics[stage]
+            metrics.update(self.probabilities[stage], labels)
+            computed = metrics.compute()
+            metrics.reset()
+            self.confusion_matrices[stage] = computed[f"{stage}/confusion_matrix"]
+            values |= single_values(computed, self.class_names)
+        for name, value in values.items():
+            shown = name in ("train/loss", "val/loss", "val/accuracy")
+            self.log(name, value, prog_bar=shown)
 
     def _not_finite(self, stage: str) -> str:
         checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
@@ -319,6 +336,25 @@ class GelClassifier(LightningModule):
             f"the {stage} loss is no longer a number in epoch {self.current_epoch}; {kept}; "
             "lower the learning rate (--model.optimizer.lr)"
         )
+
+
+def gathered(module: LightningModule, columns: Sequence[Tensor]) -> list[Tensor]:
+    """Brings together what all processes have of the pictures of an epoch, each picture once, on the CPU.
+
+    Args:
+        module: which the trainer runs.
+        columns: labels, indices and others, a row for each picture; the same number of rows in each process. A
+            label below 0 marks what but fills a batch up, and an index below 0 that it is not known.
+    """
+    several = module.trainer.world_size > 1
+    if several:
+        columns = [cast(Tensor, module.all_gather(column)).flatten(0, 1) for column in columns]
+    columns = [column.cpu() for column in columns]
+    labels, indices = columns[:2]
+    kept = torch.nonzero(labels >= 0).flatten()
+    if several and bool((indices[kept] >= 0).all()):  # processes with too few pictures get some twice
+        kept = kept[np.unique(indices[kept].numpy(), return_index=True)[1]]
+    return [column[kept] for column in columns]
 
 
 def known_classes(name: str) -> list[str]:

@@ -22,6 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from gel_lightning import __version__
+from gel_lightning.accelerators import ask_no_cloud, tpu_accelerator
 from gel_lightning.callbacks import (
     EmptyRunRemover,
     EpochSeed,
@@ -165,6 +166,8 @@ class GelCLI(LightningCLI):
         """Makes the trainer, with the callbacks of this command and, for fit, a logger of its own."""
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
         callbacks = [*listed(config.trainer.callbacks), *self.make_callbacks(config)]
+        if config.trainer.accelerator == "tpu":
+            config.trainer.accelerator = tpu_accelerator(self.accelerator_option)
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:
@@ -267,6 +270,9 @@ def main(args: Sequence[str] | None = None) -> int:
     for message in (".*treespec, LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty"):
         warnings.filterwarnings("ignore", message=message)
     given = sys.argv[1:] if args is None else list(args)
+    ask_no_cloud()
+    # torch_xla tells of the device that it takes, though another one may be asked for.
+    logging.root.addFilter(lambda record: "PJRT_DEVICE" not in record.getMessage())
     try:
         if given[:1] == ["data"]:
             return data_command(given[1:])

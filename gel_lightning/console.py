@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+from gel_lightning.accelerators import device_name
 from gel_lightning.classifier import GelClassifier
 from gel_lightning.datamodule import GelDataModule
 from gel_lightning.results import hyperparameters
@@ -27,10 +28,13 @@ class Announcement(Callback):
         if not (trainer.is_global_zero and isinstance(pl_module, GelClassifier) and isinstance(data, GelDataModule)):
             return
         model = hyperparameters(trainer, pl_module)
+        device = device_name(trainer.strategy.root_device)
         print_line(
             f"{model['backbone']} (weights: {model['weights']}) + {model['head']} + {model['optimizer']} "
-            f"on {model['hardware']}, {trainer.max_epochs} epochs"
+            f"on {model['hardware']}{f' ({device})' if device != 'cpu' else ''}, {trainer.max_epochs} epochs"
         )
+        if device == "XLA:CPU":
+            print_line("The processor runs here what XLA compiles for a TPU: the times are not those of one.")
         print_data(data, model["weights"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,7 +1,8 @@
 """GelDataModule: folders of class folders to splits and loaders, of pictures or of their feature vectors."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
+from gel_lightning.accelerators import PaddedBatches, on_xla
 from gel_lightning.cache import PictureCache
 from gel_lightning.datasets import Augmentation, FeatureDataset, PictureDataset, UnlabelledDataset, ViewSampler
 from gel_lightning.download import download_originals
@@ -129,6 +131,8 @@ class GelDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Finds the pictures, reads each one once, and splits them.
 
+        Of several processes the first one does so before the others, which find what it has kept.
+
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
@@ -142,11 +146,13 @@ class GelDataModule(LightningDataModule):
             self.predict_paths = find_pictures(self.predict_dir)
         elif stage == "test" and self.test_dir is not None and not self.parts:
             test = read_class_folders(self.test_dir)
-            self._hashes(test.paths)  # names all unreadable pictures at once
+            with self._first_process_first():
+                self._hashes(test.paths)  # names all unreadable pictures at once
             self.parts = {"test": test}
             self.class_names = tuple(test.class_names)
         elif "train" not in self.parts:
-            self.parts = self._split()
+            with self._first_process_first():
+                self.parts = self._split()
             self.class_names = tuple(self.parts["train"].class_names)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -170,7 +176,16 @@ class GelDataModule(LightningDataModule):
         return self._loader(self._dataset("test"))
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Pictures to be classified, in the order of their names: see :class:`UnlabelledDataset`."""
+        """Pictures to be classified, in the order of their names: see :class:`UnlabelledDataset`.
+
+        Raises:
+            GelError: there are fewer of them than processes.
+        """
+        processes = self.trainer.world_size if self.trainer else 1
+        if len(self.predict_paths) < processes:
+            raise GelError(
+                f"{len(self.predict_paths)} pictures are too few for {processes} processes; give --trainer.devices 1"
+            )
         return self._loader(UnlabelledDataset(self.predict_paths, self.image_size))
 
     def state_dict(self) -> dict[str, Any]:
@@ -206,13 +221,18 @@ class GelDataModule(LightningDataModule):
     def _loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
         # What a loader draws for its workers would shift the dropout that is drawn after it.
         options["generator"] = torch.Generator()
+        labelled = isinstance(dataset, FeatureDataset | PictureDataset)
+        collate = FeatureDataset.collate if isinstance(dataset, FeatureDataset) else default_collate
+        if labelled and on_xla(self.trainer):
+            collate = PaddedBatches(collate, self.batch_size)
         if isinstance(dataset, FeatureDataset):
             # Lightning warns of too few workers, which are of no use here.
             warnings.filterwarnings("ignore", message=".*does not have many workers", category=PossibleUserWarning)
-            return DataLoader(dataset, self.batch_size, collate_fn=dataset.collate, **options)
+            return DataLoader(dataset, self.batch_size, collate_fn=collate, **options)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
+            collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             **options,
@@ -247,6 +267,18 @@ class GelDataModule(LightningDataModule):
         """Lists the groups of near-identical pictures among those of all parts."""
         paths = [path for pictures in self.parts.values() for path in pictures.paths]
         return [[paths[i] for i in group] for group in repeated_groups(near_duplicate_groups(self._hashes(paths)))]
+
+    @contextmanager
+    def _first_process_first(self) -> Iterator[None]:
+        """Has the other processes wait for the first one, if it keeps what they look for."""
+        trainer = self.trainer if self.cache else None
+        if trainer and not trainer.is_global_zero:
+            trainer.strategy.barrier()
+        try:
+            yield
+        finally:  # after an error too, which they will find for themselves
+            if trainer and trainer.is_global_zero:
+                trainer.strategy.barrier()
 
     def _hashes(self, paths: Sequence[Path]) -> NDArray[np.uint64]:
         """The perceptual hash of each picture, read once."""

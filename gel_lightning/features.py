@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from gel_lightning.accelerators import on_xla, padded
 from gel_lightning.backbones import Backbone
 from gel_lightning.cache import PictureCache
 from gel_lightning.datasets import PictureDataset
@@ -94,9 +95,10 @@ def find_features(
         wanted = [[v * len(pictures) + i for i in places.values()][rank::processes] for v, places in enumerate(missing)]
         begun = time.perf_counter()
         _compute(trainer, model.backbone, pictures, stores, wanted, batch_size, num_workers)
-        cache.computed += sum(map(len, wanted))
-        cache.seconds += time.perf_counter() - begun
+        own = torch.tensor(sum(map(len, wanted)), device=trainer.strategy.root_device)
+        cache.computed += int(cast(Tensor, trainer.strategy.reduce(own, reduce_op="sum")))
         trainer.strategy.barrier()
+        cache.seconds += time.perf_counter() - begun
     found = [store.find(digests) for store in stores]
     for i in np.flatnonzero(np.any([rows.missing for rows in found], axis=0)).tolist():
         raise GelError(f"{pictures.paths[i]}: was changed meanwhile, or its vector in {cache.root}; run again")
@@ -152,9 +154,10 @@ def _compute(
     workers = 0 if device.type == "cpu" else num_workers
     bar = trainer.progress_bar_callback
     shown = bar is not None and not isinstance(bar, GridProgress) and trainer.is_global_zero  # one at a time
+    xla = on_xla(trainer)
     with (
-        isolate_rng(),
-        torch.inference_mode(),
+        isolate_rng(include_cuda=not xla),
+        torch.no_grad() if xla else torch.inference_mode(),  # which XLA does not know
         precision.forward_context(),
         picture_progress("computing features", sum(map(len, wanted)), shown) as advance,
     ):
@@ -164,6 +167,7 @@ def _compute(
             loader = DataLoader(_Decoded(pictures), batch_size, sampler=items, num_workers=workers)
             with store.adding() as add:
                 for batch, digests in cast(Any, trainer.strategy.process_dataloader(loader)):
-                    vectors = backbone(precision.convert_input(batch.to(device)))
+                    whole = padded(batch, batch_size) if xla else batch
+                    vectors = backbone(precision.convert_input(whole.to(device)))[: len(digests)]
                     add(digests, vectors.cpu().to(torch.float64).numpy())
                     advance(len(digests))

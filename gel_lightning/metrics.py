@@ -1,6 +1,7 @@
 """How good a classifier is: the metrics of every stage, and of every comparison."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -36,20 +37,22 @@ def make_metrics(class_names: Sequence[str]) -> MetricCollection:
     the classes, and ``calibration_error`` is the expected one.
     """
     classes = len(class_names)
+    # What they are updated with has been gathered from all processes.
+    alone: dict[str, Any] = {"sync_on_compute": False}
     precision, recall, f1 = metrics_of_positive(class_names)
     return MetricCollection(
         {
-            "accuracy": MulticlassAccuracy(classes, average="micro"),
-            "balanced_accuracy": MulticlassAccuracy(classes, average="macro"),
-            "precision": MulticlassPrecision(classes, average="weighted"),
-            "recall": MulticlassRecall(classes, average="weighted"),
-            "f1": MulticlassF1Score(classes, average="macro"),
-            precision: MulticlassPrecision(classes, average=None),
-            recall: MulticlassRecall(classes, average=None),
-            f1: MulticlassF1Score(classes, average=None),
-            "auroc": MulticlassAUROC(classes),
-            "calibration_error": MulticlassCalibrationError(classes, CALIBRATION_BINS, norm="l1"),
-            "confusion_matrix": MulticlassConfusionMatrix(classes),
+            "accuracy": MulticlassAccuracy(classes, average="micro", **alone),
+            "balanced_accuracy": MulticlassAccuracy(classes, average="macro", **alone),
+            "precision": MulticlassPrecision(classes, average="weighted", **alone),
+            "recall": MulticlassRecall(classes, average="weighted", **alone),
+            "f1": MulticlassF1Score(classes, average="macro", **alone),
+            precision: MulticlassPrecision(classes, average=None, **alone),
+            recall: MulticlassRecall(classes, average=None, **alone),
+            f1: MulticlassF1Score(classes, average=None, **alone),
+            "auroc": MulticlassAUROC(classes, **alone),
+            "calibration_error": MulticlassCalibrationError(classes, CALIBRATION_BINS, norm="l1", **alone),
+            "confusion_matrix": MulticlassConfusionMatrix(classes, **alone),
         }
     )
 

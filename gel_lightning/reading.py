@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -48,6 +49,7 @@ def picture_progress(text: str, pictures: int, shown: bool = True) -> Iterator[C
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), TextColumn("pictures"))
     times = (_Speed(), TextColumn("left"), TimeRemainingColumn())
+    shown = shown and getattr(rank_zero_only, "rank", 0) == 0  # of several processes one shows what it does
     disable = not (shown and console.is_terminal)  # in a file a bar is but noise
     with Progress(*columns, *times, console=console, disable=disable, transient=True) as progress:
         task = progress.add_task(text, total=pictures)

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
+from gel_lightning.accelerators import device_name
 from gel_lightning.classifier import GelClassifier
 from gel_lightning.errors import GelError
 from gel_lightning.files import replacing
@@ -36,7 +37,7 @@ COLUMNS = (
     *("inference_time_secs", "accuracy", "precision", "recall", "conf_mat", "roc_auc"),
     *("weights", "seed", "epochs", "train_pictures", "val_pictures", "test_pictures"),
     *(f"val_{name}" for name in VAL_METRICS),
-    *("version", "checkpoint", "error"),
+    *("version", "checkpoint", "device", "error"),
 )
 
 
@@ -64,7 +65,7 @@ class ResultsFile(Timer):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Looks at the file before the work, so that a run is not lost to a file of another kind."""
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.is_global_zero:
+        if stage == "fit":  # in each process, so that none waits for one that has ended
             read_results(self.path)
 
     def on_fit_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -106,6 +107,7 @@ class ResultsFile(Timer):
                 "test_pictures": _pictures(trainer.test_dataloaders),
                 **self._val,
                 "checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", ""),
+                "device": device_name(trainer.strategy.root_device),
             },
         )
 

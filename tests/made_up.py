@@ -104,7 +104,7 @@ def make_comparison(
         accuracy = matrix.trace() / matrix.sum()
         row |= dict.fromkeys(("accuracy", "precision", "recall", "roc_auc", "val_accuracy"), accuracy)
         row |= {"training_time_mins": rng.uniform(0.01, 0.1), "inference_time_secs": rng.uniform(0.1, 1)}
-        row |= {"conf_mat": matrix.tolist(), "weights": "none", "seed": 42, "epochs": 20}
+        row |= {"conf_mat": matrix.tolist(), "weights": "none", "seed": 42, "epochs": 20, "device": machine}
         write_predictions(folder / name / PREDICTIONS, classes, [fixed, *cross])
         _write_curves(folder / name / CURVES, rng, own)
     (folder / "config.yaml").write_text("{}\n")

@@ -26,7 +26,7 @@ DOCUMENTED = [
     *ORIGINAL,
     *("weights", "seed", "epochs", "train_pictures", "val_pictures", "test_pictures"),
     *(f"val_{name}" for name in VAL_METRICS),
-    *("version", "checkpoint", "error"),
+    *("version", "checkpoint", "device", "error"),
 ]
 HEADER = ",".join(DOCUMENTED) + "\n"
 
@@ -80,7 +80,7 @@ def test_a_fit_leaves_a_row(two_fits: Path) -> None:
     assert float(row["accuracy"]) == float(row["recall"]) == matrix.trace() / 8
     for name in ("precision", "roc_auc", *(f"val_{name}" for name in VAL_METRICS)):
         assert 0 <= float(row[name]) <= 1, name
-    assert row["error"] == ""
+    assert (row["device"], row["error"]) == ("cpu", "")
     assert 0 < float(row["training_time_mins"]) < 5
     assert 0 < float(row["inference_time_secs"]) < 300
 

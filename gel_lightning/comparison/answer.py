@@ -49,9 +49,13 @@ def _caution(summary: Summary) -> str:
     made_up = ["drawn pictures"] * about["drawn"]
     if any(weights["name"] == "none" for weights in about["weights"].values()):
         made_up.append("a random backbone")
-    if not made_up:
-        return ""
-    return f"This is a demonstration with {' and '.join(made_up)}: its figures say nothing about pictures of real gels."
+    text = []
+    if made_up:
+        what = " and ".join(made_up)
+        text.append(f"This is a demonstration with {what}: its figures say nothing about pictures of real gels.")
+    if any(model.record.device == "XLA:CPU" for model in summary.models):
+        text.append("What is called tpu ran on the processor, through XLA: its times are not those of a TPU.")
+    return " ".join(text)
 
 
 def _best(summary: Summary) -> str:

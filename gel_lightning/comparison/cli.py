@@ -109,6 +109,8 @@ class CompareCLI(GelCLI):
     def before_instantiate_classes(self) -> None:
         """Settles the grid."""
         config = self.config
+        if not _is_one(config.trainer.devices) or config.trainer.num_nodes != 1:
+            raise GelError("compare takes one device, since it fits one model at a time; give --trainer.devices 1")
         asked = config.trainer.accelerator
         if config.folds is None and config.repeats != 1:
             raise GelError("--repeats is how many times the folds are dealt; give --folds too, for example --folds 5")
@@ -353,6 +355,13 @@ def _named(folder: Path) -> str:
     if folder.parent == Path("lightning_logs", FOLDER).absolute():
         return folder.name.removeprefix("version_")
     return shlex.quote(str(from_here(folder)))
+
+
+def _is_one(devices: Any) -> bool:
+    """Whether a trainer's devices are one: as a number, or listed."""
+    if isinstance(devices, str) and "," in devices:
+        devices = [number for number in devices.split(",") if number.strip()]
+    return len(devices) == 1 if isinstance(devices, list) else str(devices) == "1"
 
 
 def _classes(base: Any, model: Model) -> dict[str, Any]:

@@ -93,6 +93,11 @@ class Record(NamedTuple):
         return " ".join(self.levels.values())
 
     @property
+    def device(self) -> str:
+        """What it ran on, as torch calls it."""
+        return self.row["device"]
+
+    @property
     def training_seconds(self) -> float:
         """Wall time of the fit, with that of computing the features."""
         return float(self.row["training_time_mins"]) * 60
