@@ -40,6 +40,11 @@ THUMBNAIL = 48  # side in pixels of a picture in the projector
 MOST_PROJECTED = 1000  # pictures; TensorBoard's sprite holds 8192 x 8192 pixels
 
 
+def derived_seed(seed: int, *places: int) -> int:
+    """A seed that follows from another one and from what it is for."""
+    return int(np.random.SeedSequence([seed, *places]).generate_state(1)[0])
+
+
 class EpochSeed(Callback):
     """Seeds dropout anew in each epoch, so that a resumed run draws what it would have drawn.
 
@@ -57,8 +62,7 @@ class EpochSeed(Callback):
         their start, but before it in the first one, and so in the one that a run is resumed in.
         """
         if batch_idx == 0:
-            sequence = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
-            seed = int(sequence.generate_state(1)[0])
+            seed = derived_seed(self.seed, trainer.current_epoch, trainer.global_rank)
             device = trainer.strategy.root_device
             if device.type == "cpu":
                 torch.default_generator.manual_seed(seed)  # the other one takes milliseconds for devices not in use

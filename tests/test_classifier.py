@@ -17,6 +17,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.loggers import TensorBoardLogger
 from sklearn import metrics as sk
 from sklearn.utils.class_weight import compute_class_weight
+from test_metrics import expected_metrics
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
@@ -158,31 +159,13 @@ def test_fit_changes_the_head_and_not_a_bit_of_the_backbone(backbone: str, train
 # Metrics
 
 
-def expected_metrics(
+def expected_of_stage(
     stage: str, labels: Tensor, probabilities: Tensor, class_names: tuple[str, ...]
 ) -> dict[str, float]:
-    """The metrics that scikit-learn finds, and the calibration error by hand."""
-    actual, predicted = labels.numpy(), probabilities.argmax(dim=1).numpy()
+    """The metrics that scikit-learn finds, under the names of a stage."""
+    actual, ranked = labels.numpy(), probabilities.numpy()
     positive = class_names.index("gel") if "gel" in class_names else 0
-    name = class_names[positive]
-    ranked = probabilities.numpy()
-    confidence, right = ranked.max(axis=1), predicted == actual
-    tenth = np.minimum((confidence * 10).astype(int), 9)
-    values = {
-        "loss": sk.log_loss(actual, ranked),
-        "accuracy": sk.accuracy_score(actual, predicted),
-        "balanced_accuracy": sk.balanced_accuracy_score(actual, predicted),
-        "precision": sk.precision_score(actual, predicted, average="weighted"),
-        "recall": sk.recall_score(actual, predicted, average="weighted"),
-        "f1": sk.f1_score(actual, predicted, average="macro"),
-        f"precision_{name}": sk.precision_score(actual == positive, predicted == positive),
-        f"recall_{name}": sk.recall_score(actual == positive, predicted == positive),
-        f"f1_{name}": sk.f1_score(actual == positive, predicted == positive),
-        "auroc": sk.roc_auc_score(actual == 1, ranked[:, 1])
-        if len(class_names) == 2
-        else np.mean([sk.roc_auc_score(actual == label, ranked[:, label]) for label in range(len(class_names))]),
-        "calibration_error": sum(abs((right - confidence)[tenth == i].sum()) for i in range(10)) / len(actual),
-    }
+    values = {"loss": sk.log_loss(actual, ranked), **expected_metrics(actual, ranked, class_names, positive)}
     return {f"{stage}/{key}": pytest.approx(value, rel=1e-5) for key, value in values.items()}
 
 
@@ -235,7 +218,7 @@ def test_metrics_are_those_of_scikit_learn(class_names: tuple[str, ...], tmp_pat
     expected, matrices = {}, []
     for stage, part in (("train", slice(0, 20)), ("val", slice(20, 35)), ("test", slice(35, 50))):
         labels = data.labels[part]
-        expected |= expected_metrics(stage, labels, probabilities[part], class_names)
+        expected |= expected_of_stage(stage, labels, probabilities[part], class_names)
         matrix = sk.confusion_matrix(labels, probabilities[part].argmax(dim=1))
         assert model.confusion_matrices[stage].tolist() == matrix.tolist(), "rows are the actual classes"
         matrices.append(matrix)

@@ -21,9 +21,9 @@ from matplotlib.text import Text
 from PIL import Image
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from gel_lightning.comparison.drawing import plain, shorten
+from gel_lightning.comparison.drawing import Plot, plain, save, shorten
 from gel_lightning.comparison.original import original_results
-from gel_lightning.comparison.plots import Plot, plots, save
+from gel_lightning.comparison.plots import plots
 from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.summary import Summary
 from gel_lightning.figures import GRID, INK, MUTED, ON_DARK, ON_LIGHT, PALETTE, SURFACE, ink_on, report_style

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
+from gel_lightning.callbacks import derived_seed
 from gel_lightning.classifier import GelClassifier
 from gel_lightning.cli import listed, training_callbacks
 from gel_lightning.comparison.records import Outcome
@@ -79,7 +80,7 @@ def fit_fold(
     """
     own: int | bool = False
     if seed is not False:
-        own = int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
+        own = derived_seed(seed, *place)
         seed_everything(own, workers=True, verbose=False)
     fitted = GelClassifier(**model.hparams)
     options: dict[str, Any] = deepcopy(dict(settings))

@@ -45,7 +45,7 @@ class Model(NamedTuple):
     @property
     def name(self) -> str:
         """The name of its run."""
-        return "_".join((*self.kind[1:], self.accelerator))
+        return run_name(self.kind)
 
 
 def grid(
@@ -108,3 +108,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def kind(row: dict[str, str]) -> tuple[str, ...]:
     """What tells the model of a row of a results file from others: hardware, backbone, head, optimizer."""
     return row["hardware_type"], row["pretrained_model"], row["classifier_head"], row["opt_alg"]
+
+
+def run_name(kind: tuple[str, ...]) -> str:
+    """The name of the run of a model, and of its folder, from what tells the model from others: :func:`kind`."""
+    hardware, *others = kind
+    return "_".join([*others, hardware])

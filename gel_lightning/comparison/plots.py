@@ -33,7 +33,6 @@ from gel_lightning.comparison.drawing import (
     note,
     panels,
     row_axes,
-    save,
     separate,
     shorten,
     small_multiples,
@@ -55,8 +54,6 @@ from gel_lightning.figures import (
     report_style,
 )
 from gel_lightning.metrics import CALIBRATION_BINS, positive_class
-
-__all__ = ["Plot", "plots", "save"]
 
 TEST, FOLDS = "test pictures", "cross-validation"
 LOOKS, STROKES = {TEST: (WRONG, "D"), FOLDS: (RIGHT, "o")}, {TEST: "--", FOLDS: "-"}

@@ -21,7 +21,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from gel_lightning.comparison.grid import kind, read_rows
+from gel_lightning.comparison.grid import kind, read_rows, run_name
 from gel_lightning.errors import GelError
 from gel_lightning.files import replacing
 
@@ -244,8 +244,7 @@ def read_comparison(folder: Path) -> Comparison:
 
 def model_folder(row: dict[str, str]) -> str:
     """The name of the folder of the model of a row."""
-    hardware, *others = kind(row)
-    return "_".join([*others, hardware])
+    return run_name(kind(row))
 
 
 def this_machine() -> dict[str, Any]:

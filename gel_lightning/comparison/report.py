@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gel_lightning.comparison.answer import answer, effect_in_words, interval, not_worse, percent, points, seconds
+from gel_lightning.comparison.drawing import save
 from gel_lightning.comparison.original import SOURCE, original_results
-from gel_lightning.comparison.plots import plots, save
+from gel_lightning.comparison.plots import plots
 from gel_lightning.comparison.records import Outcome, read_comparison
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
