@@ -1,23 +1,28 @@
 """Is this picture a gel electrophoresis image? Transfer learning with PyTorch Lightning."""
 
-import gc
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-# What is imported is a million objects, none of them garbage: looking through them again and again takes a second.
-_collects = gc.isenabled() and not gc.get_freeze_count()
-if _collects:
-    gc.disable()
-
-from importlib.metadata import version  # noqa: E402
-
-from gel_lightning.backbones import build_backbone  # noqa: E402
-from gel_lightning.classifier import GelClassifier  # noqa: E402
-from gel_lightning.datamodule import GelDataModule  # noqa: E402
-from gel_lightning.heads import LinearHead, MultiLayerHead  # noqa: E402
-
-if _collects:
-    gc.freeze()
-    gc.unfreeze()  # now they count as old
-    gc.enable()
+if TYPE_CHECKING:
+    from gel_lightning.backbones import build_backbone
+    from gel_lightning.classifier import GelClassifier
+    from gel_lightning.datamodule import GelDataModule
+    from gel_lightning.heads import LinearHead, MultiLayerHead
 
 __version__ = version("gel-lightning")
+_HOMES = {
+    "GelClassifier": "classifier",
+    "GelDataModule": "datamodule",
+    "LinearHead": "heads",
+    "MultiLayerHead": "heads",
+    "build_backbone": "backbones",
+}
 __all__ = ["GelClassifier", "GelDataModule", "LinearHead", "MultiLayerHead", "build_backbone"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for: with PyTorch and Lightning that takes seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

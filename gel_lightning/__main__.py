@@ -3,11 +3,10 @@
 import atexit
 import gc
 import os
+import signal
 import sys
 import threading
 from typing import NoReturn
-
-from gel_lightning.cli import main
 
 
 def run() -> NoReturn:
@@ -16,7 +15,15 @@ def run() -> NoReturn:
     Python would take more than a second to free, object by object, what the system takes back at once. What is
     registered to run at the end does run.
     """
-    gc.freeze()  # what is imported stays to the end, and need not be looked through
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C within the seconds of the import would be a traceback
+    gc.disable()  # what is imported is a million objects that stay: looking through them again and again takes a second
+    from gel_lightning.cli import main
+
+    gc.freeze()
+    gc.enable()
+    signal.signal(signal.SIGINT, handler)
     try:
         status = main()
     except SystemExit as stop:  # the help, and wrong arguments

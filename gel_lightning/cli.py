@@ -35,6 +35,14 @@ from gel_lightning.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_cla
 from gel_lightning.console import Announcement, print_counts, print_line, print_metrics, print_stores
 from gel_lightning.datamodule import DATA_ROOT, GelDataModule
 from gel_lightning.errors import GelError
+from gel_lightning.processes import (
+    AlreadySaidError,
+    LostProcesses,
+    ProcessesNeededError,
+    is_to_speak,
+    join_processes,
+    run_in_processes,
+)
 from gel_lightning.progress import RunProgress
 from gel_lightning.results import HARDWARE, ResultsFile, class_name, short_names
 from gel_lightning.store import clear_stores, default_cache_dir, list_stores
@@ -178,9 +186,15 @@ class GelCLI(LightningCLI):
                 f"accelerator {accelerator!r} cannot be used here ({one_line(error)}); "
                 f"run on the processor with {self.accelerator_option} cpu"
             ) from error
-        if self.subcommand not in ("fit", None):
-            return trainer
+        join_processes(trainer)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it where mypy does not look
+        if self.subcommand in ("fit", None):
+            self._keep_run(trainer, callbacks, config)
+        callbacks.append(LostProcesses())  # the last one, since what it raises is the end
+        return trainer
+
+    def _keep_run(self, trainer: Trainer, callbacks: list[Callback], config: Any) -> None:
+        """Gives a fit a folder of its own, with its last checkpoint and a logger."""
         callbacks.append(LastCheckpoint(config.checkpoint.dirpath))
         if config.trainer.logger in (None, True) and not config.trainer.fast_dev_run:
             folder, purge = _resumed(config), {}
@@ -191,7 +205,6 @@ class GelCLI(LightningCLI):
                 callbacks.append(EmptyRunRemover(folder))
             save_dir, name = folder.parent.parent, folder.parent.name
             trainer.logger = TensorBoardLogger(save_dir, name, folder.name, default_hp_metric=False, **purge)
-        return trainer
 
     def make_callbacks(self, config: Any) -> list[Callback]:
         """Makes the callbacks of this command."""
@@ -286,18 +299,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
                 report_command(given[1:])
             else:
-                GelCLI(
-                    args=None if args is None else given,
-                    save_config_kwargs={"overwrite": True},
-                    parser_kwargs={
-                        "prog": "gel-fit",
-                        "version": __version__,
-                        "description": DESCRIPTION,
-                        **{name: {"description": text} for name, text in DESCRIPTIONS.items()},
-                    },
-                    parser_class=Parser,
-                    **CLI_OPTIONS,
-                )
+                return _lightning_command(args, given)
+    except AlreadySaidError:
+        return 1
     except (GelError, MisconfigurationException) as error:
         _complain(one_line(error))
         return 1
@@ -313,6 +317,29 @@ def main(args: Sequence[str] | None = None) -> int:
             return 130
         raise
     return 0
+
+
+def _lightning_command(args: Sequence[str] | None, given: list[str]) -> int:
+    """Runs `gel-fit fit`, `validate`, `test` or `predict`, in processes of its own if the strategy is of such."""
+    parser_kwargs = {
+        "prog": "gel-fit",
+        "version": __version__,
+        "description": DESCRIPTION,
+        **{name: {"description": text} for name, text in DESCRIPTIONS.items()},
+    }
+    try:
+        GelCLI(
+            args=None if args is None else given,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs=parser_kwargs,
+            parser_class=Parser,
+            **CLI_OPTIONS,
+        )
+    except ProcessesNeededError as needed:
+        launcher = needed.launcher
+    else:
+        return 0
+    return run_in_processes(launcher, main, given)
 
 
 def data_command(args: Sequence[str]) -> int:
@@ -461,6 +488,6 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-@rank_zero_only
 def _complain(text: str) -> None:
-    print(f"gel-fit: error: {text}", file=sys.stderr)
+    if is_to_speak():
+        print(f"gel-fit: error: {text}", file=sys.stderr)

@@ -1,8 +1,7 @@
 """GelDataModule: folders of class folders to splits and loaders, of pictures or of their feature vectors."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,7 @@ class GelDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Finds the pictures, reads each one once, and splits them.
 
-        Of several processes the first one does so before the others, which find what it has kept.
+        Several processes share out the pictures that they read, and find what the others have kept.
 
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
@@ -146,13 +145,11 @@ class GelDataModule(LightningDataModule):
             self.predict_paths = find_pictures(self.predict_dir)
         elif stage == "test" and self.test_dir is not None and not self.parts:
             test = read_class_folders(self.test_dir)
-            with self._first_process_first():
-                self._hashes(test.paths)  # names all unreadable pictures at once
+            self._hashes(test.paths)  # names all unreadable pictures at once
             self.parts = {"test": test}
             self.class_names = tuple(test.class_names)
         elif "train" not in self.parts:
-            with self._first_process_first():
-                self.parts = self._split()
+            self.parts = self._split()
             self.class_names = tuple(self.parts["train"].class_names)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -268,21 +265,15 @@ class GelDataModule(LightningDataModule):
         paths = [path for pictures in self.parts.values() for path in pictures.paths]
         return [[paths[i] for i in group] for group in repeated_groups(near_duplicate_groups(self._hashes(paths)))]
 
-    @contextmanager
-    def _first_process_first(self) -> Iterator[None]:
-        """Has the other processes wait for the first one, if it keeps what they look for."""
-        trainer = self.trainer if self.cache else None
-        if trainer and not trainer.is_global_zero:
-            trainer.strategy.barrier()
-        try:
-            yield
-        finally:  # after an error too, which they will find for themselves
-            if trainer and trainer.is_global_zero:
-                trainer.strategy.barrier()
-
     def _hashes(self, paths: Sequence[Path]) -> NDArray[np.uint64]:
-        """The perceptual hash of each picture, read once."""
+        """The perceptual hash of each picture, read once, by one of the processes if they can keep it."""
         new = [path for path in paths if path not in self._known]
+        trainer = self.trainer
+        if new and self.cache and trainer and trainer.world_size > 1:
+            try:
+                self.cache.hashes(new[trainer.global_rank :: trainer.world_size])
+            finally:  # after an error too, so that no other one waits for ever
+                trainer.strategy.barrier()
         hashes = picture_hashes(self.cache.hashes(new) if self.cache else hash_pictures(new))
         self._known.update(zip(new, hashes, strict=True))
         return np.array([self._known[path] for path in paths], np.uint64)

@@ -23,8 +23,14 @@ from gel_lightning.store import StoredRows
 
 
 def picture_transform(image_size: int) -> v2.Transform:
-    """Makes the transform from a grey PIL picture to values in [0, 1], shape ``[1, image_size, image_size]``."""
-    return v2.Compose([v2.Resize((image_size, image_size)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+    """Makes the transform from a grey PIL picture to bytes from 0 to 255, shape ``[1, image_size, image_size]``."""
+    return v2.Compose([v2.Resize((image_size, image_size)), v2.PILToTensor()])
+
+
+def unit_values(pictures: Tensor) -> Tensor:
+    """Turns bytes into values in [0, 1]; leaves what are such values already."""
+    values: Tensor = v2.functional.to_dtype(pictures, torch.float32, scale=True)
+    return values
 
 
 class Augmentation:
@@ -50,9 +56,7 @@ class Augmentation:
             ) from error
 
     def __call__(self, picture: Tensor, digest: bytes, view: int) -> Tensor:
-        """Makes a view of a picture with a digest: the picture itself is view 0."""
-        if view == 0:
-            return picture
+        """Makes a view, from 1 on, of a picture with a digest."""
         drawn = hashlib.sha256(digest + f"{self.seed} {view}".encode()).digest()
         with isolate_rng(include_cuda=False):
             torch.manual_seed(int.from_bytes(drawn[:8], "little"))
@@ -111,14 +115,20 @@ class PictureDataset(Dataset[tuple[Tensor, int, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         place = index % len(self)
-        return self.decode(index)[0], self.labels[place], place
+        return unit_values(self.decode(index)[0]), self.labels[place], place
 
     def decode(self, index: int) -> tuple[Tensor, bytes]:
-        """Reads the picture of an item, with the digest of the file that it was read from."""
+        """Reads the picture of an item, with the digest of the file that it was read from.
+
+        A picture itself comes as bytes, which are a quarter of what :func:`unit_values` makes of them and so reach a
+        device sooner; its other views come as values in [0, 1].
+        """
         view, place = divmod(index, len(self))
         grey, digest = read_with_digest(self.paths[place])
         picture: Tensor = self.transform(grey)
-        return self.augmentation(picture, digest, view) if self.augmentation else picture, digest
+        if view and self.augmentation:
+            picture = self.augmentation(unit_values(picture), digest, view)
+        return picture, digest
 
     def thumbnails(self, indices: Sequence[int]) -> Tensor:
         """Small versions of some pictures to look at, values in [0, 1] of shape ``[len(indices), 1, H, W]``."""
@@ -213,6 +223,6 @@ class UnlabelledDataset(Dataset[tuple[Tensor, str, str]]):
     def __getitem__(self, index: int) -> tuple[Tensor, str, str]:
         path = self.paths[index]
         try:
-            return self.transform(read_picture(path)), str(path), ""
+            return unit_values(self.transform(read_picture(path))), str(path), ""
         except PictureError as error:
             return torch.zeros(1, self.image_size, self.image_size), str(path), error.reason

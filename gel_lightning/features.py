@@ -2,9 +2,11 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, cast
+from functools import partial
+from itertools import islice
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -12,17 +14,22 @@ import torchvision
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from gel_lightning.accelerators import on_xla, padded
+from gel_lightning.accelerators import on_xla, padded, run_gathered
 from gel_lightning.backbones import Backbone
 from gel_lightning.cache import PictureCache
-from gel_lightning.datasets import PictureDataset
+from gel_lightning.datasets import PictureDataset, unit_values
 from gel_lightning.errors import GelError
 from gel_lightning.images import DECODING
 from gel_lightning.progress import GridProgress
 from gel_lightning.reading import picture_progress
 from gel_lightning.store import Store, StoredRows
+
+Item = TypeVar("Item")
+
+GPU_BATCH = 128
+"""Pictures that go through the backbone at once on a GPU, if batches are not larger: with few it waits for the CPU."""
 
 
 class TakesFeatures(Protocol):
@@ -65,7 +72,7 @@ def find_features(
         model: whose backbone is used.
         pictures: n pictures.
         views: how many views of each there are.
-        batch_size: pictures that go through the backbone at once.
+        batch_size: pictures that go through the backbone at once; on a GPU at least :data:`GPU_BATCH`.
         num_workers: processes that decode pictures beside another device. On the CPU they would but take turns
             with the backbone: there threads decode a batch before it goes through.
 
@@ -150,11 +157,15 @@ def _compute(
     num_workers: int,
 ) -> None:
     """Adds the vectors of the wanted items of each view to its store."""
-    device, precision = trainer.strategy.root_device, trainer.precision_plugin
-    workers = 0 if device.type == "cpu" else num_workers
+    device, precision, xla = trainer.strategy.root_device, trainer.precision_plugin, on_xla(trainer)
+    options: dict[str, Any] = {"num_workers": 0 if device.type == "cpu" else num_workers}
+    if device.type == "cuda":
+        batch_size = max(batch_size, GPU_BATCH)
+        options["pin_memory"] = True
+    if xla:
+        options["collate_fn"] = partial(_filled_up, batch_size)
     bar = trainer.progress_bar_callback
     shown = bar is not None and not isinstance(bar, GridProgress) and trainer.is_global_zero  # one at a time
-    xla = on_xla(trainer)
     with (
         isolate_rng(include_cuda=not xla),
         torch.no_grad() if xla else torch.inference_mode(),  # which XLA does not know
@@ -164,10 +175,59 @@ def _compute(
         for store, items in zip(stores, wanted, strict=True):
             if not items:
                 continue
-            loader = DataLoader(_Decoded(pictures), batch_size, sampler=items, num_workers=workers)
+            loader = DataLoader(_Decoded(pictures), batch_size, sampler=items, **options)
             with store.adding() as add:
-                for batch, digests in cast(Any, trainer.strategy.process_dataloader(loader)):
-                    whole = padded(batch, batch_size) if xla else batch
-                    vectors = backbone(precision.convert_input(whole.to(device)))[: len(digests)]
-                    add(digests, vectors.cpu().to(torch.float64).numpy())
+                for digests, vectors in _one_behind(_vectors(trainer, backbone, loader)):
+                    add(digests, vectors()[: len(digests)].to(torch.float64).numpy())
                     advance(len(digests))
+
+
+def _filled_up(size: int, items: Any) -> tuple[Tensor, list[bytes]]:
+    """Makes a batch whose pictures are filled up to a size."""
+    pictures, digests = default_collate(items)
+    return padded(pictures, size), digests
+
+
+def _vectors(
+    trainer: Trainer, backbone: Backbone, loader: DataLoader[Any]
+) -> Iterator[tuple[list[bytes], Callable[[], Tensor]]]:
+    """Yields the digests of each batch, and what waits for its vectors and brings them to the CPU."""
+    device = trainer.strategy.root_device
+    for batch, digests in cast(Any, trainer.strategy.process_dataloader(loader)):
+        values = unit_values(batch.to(device, non_blocking=True))
+        vectors = _forward(backbone, trainer.precision_plugin.convert_input(values))
+        run_gathered(trainer)
+        yield digests, _on_its_way(vectors)
+
+
+def _one_behind(items: Iterator[Item]) -> Iterator[Item]:
+    """Yields each item when the next one is there: a device then computes that one while this one is kept."""
+    before = list(islice(items, 1))
+    for item in items:
+        yield before.pop()
+        before.append(item)
+    yield from before
+
+
+def _forward(backbone: Backbone, pictures: Tensor) -> Tensor:
+    """The features of pictures, halved as often as it takes to fit them into the memory of a GPU."""
+    try:
+        return cast(Tensor, backbone(pictures))
+    except torch.OutOfMemoryError:
+        if len(pictures) == 1:
+            raise
+    return torch.cat([_forward(backbone, half) for half in pictures.chunk(2)])
+
+
+def _on_its_way(vectors: Tensor) -> Callable[[], Tensor]:
+    """Begins to bring vectors to the CPU; what is returned waits until they are there, and for nothing after them."""
+    if vectors.device.type != "cuda":
+        return vectors.cpu
+    host, arrived = vectors.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+
+    def wait() -> Tensor:
+        arrived.synchronize()
+        return host
+
+    return wait

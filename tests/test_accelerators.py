@@ -2,7 +2,9 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from test_cli import assert_error
 from torch.utils.data import default_collate
 
-from gel_lightning import GelClassifier, GelDataModule, LinearHead, accelerators, datamodule
+from gel_lightning import GelClassifier, GelDataModule, LinearHead, accelerators, datamodule, features
 from gel_lightning.accelerators import NO_LABEL, PaddedBatches, XLAOnCPU, device_name, on_xla, padded, tpu_accelerator
 from gel_lightning.backbones import num_features
 from gel_lightning.images import picture_digest
@@ -24,12 +26,15 @@ XLA = find_spec("torch_xla") is not None and os.environ.get("PJRT_DEVICE") == "C
 needs_xla = pytest.mark.skipif(not XLA, reason="needs torch_xla and PJRT_DEVICE=CPU: make test-xla")
 SAME = ("accuracy", "precision", "recall", "roc_auc", "val_accuracy", "val_auroc", "val_loss", "conf_mat")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+MARKS = {"tpu": (pytest.mark.xla, needs_xla), "gpu": (pytest.mark.gpu, needs_gpu)}
+EXACT = {"tpu": 1e-4, "gpu": 1e-2}  # convolutions on a GPU are of TF32
+ON_EACH = pytest.mark.parametrize("kind", [pytest.param(kind, marks=marks) for kind, marks in MARKS.items()])
 ELSEWHERE = [
     pytest.param(path.name, kind, marks=marks, id=path.stem)
-    for kind, marks in (("tpu", (pytest.mark.xla, needs_xla)), ("gpu", (pytest.mark.gpu, needs_gpu)))
+    for kind, marks in MARKS.items()
     for path in sorted(CONFIGS.glob(f"*_{kind}.yaml"))
 ]
-LATE: list[tuple[int, int]] = []  # programs compiled, and single numbers read, by the beginning of each epoch
+BATCHES: list[tuple[str, int, int]] = []  # kind, programs compiled and single numbers read by the start of each batch
 
 
 # --- without XLA ---
@@ -126,14 +131,31 @@ def test_devices_have_the_names_of_torch() -> None:
 # --- on XLA ---
 
 
+def note(kind: str) -> None:
+    """Notes how many programs XLA has compiled, and how many single numbers were read of it."""
+    from torch_xla.debug import metrics
+
+    compiled = (metrics.metric_data("CompileTime") or (0,))[0]
+    BATCHES.append((kind, compiled, metrics.counter_value("aten::_local_scalar_dense") or 0))
+
+
 class Compiled(Callback):
-    """Counts the programs that XLA has compiled and the single numbers that were read of it, at each epoch's start."""
+    """Notes it before each batch, and where batches of another kind may begin."""
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        from torch_xla.debug import metrics
+    def on_train_epoch_start(self, *_: Any) -> None:
+        note("epoch")
 
-        compiled = (metrics.metric_data("CompileTime") or (0,))[0]
-        LATE.append((compiled, metrics.counter_value("aten::_local_scalar_dense") or 0))
+    def on_validation_start(self, *_: Any) -> None:
+        note("validation")
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        note("train")
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        note("val")
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        note("test")
 
 
 def options(name: str, pictures: tuple[object, ...], *more: object) -> tuple[object, ...]:
@@ -147,7 +169,7 @@ def test_each_file_does_elsewhere_what_the_cpu_does(
     name: str, kind: str, tmp_path: Path, pictures: tuple[object, ...], train_dir: Path, test_dir: Path
 ) -> None:
     device = "XLA:CPU" if kind == "tpu" else torch.cuda.get_device_name()
-    exact = 1e-4 if kind == "tpu" else 1e-2  # convolutions on a GPU are of TF32
+    exact = EXACT[kind]
     rows, vectors = [], []
     for accelerator in (kind, "cpu"):
         cache = ("--data.cache_dir", tmp_path / accelerator, "--trainer.accelerator", accelerator)
@@ -201,21 +223,36 @@ def test_mixed_precision_gives_nearly_the_same_vectors(
 @pytest.mark.xla
 @needs_xla
 @pytest.mark.parametrize("name", ["resnet18_single_sgd_tpu.yaml", "resnet18_multi_adam_tpu.yaml"])
-def test_nothing_is_compiled_or_read_one_by_one_after_the_first_epoch(
-    name: str, tmp_path: Path, pictures: tuple[object, ...]
+def test_each_kind_of_batch_is_compiled_once(
+    name: str, tmp_path: Path, train_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    LATE.clear()
+    """Of 20 and 26 pictures, in batches of 5, in which some parts do not come out even."""
+    save_data_set(tmp_path / "test", per_class=13, seed=5000)
+
+    def noted(kind: str, step: Any, *args: Any) -> Any:
+        note(kind)
+        return step(*args)
+
+    monkeypatch.setattr(features, "_compute", partial(noted, "part", features._compute))
+    monkeypatch.setattr(features, "_forward", partial(noted, "extraction", features._forward))
+    BATCHES.clear()
+    pictures = ("--data.train_dir", train_dir, "--data.test_dir", tmp_path / "test", "--data.cache_dir", "cache")
     ran = gel_fit("fit", *options(name, pictures, "--trainer.callbacks+=test_accelerators.Compiled"), cwd=tmp_path)
     assert (ran.status, ran.err) == (0, ""), ran.err
-    assert len(LATE) == 4
-    assert LATE[1][0] > 0
-    assert LATE[1] == LATE[2] == LATE[3], f"programs and numbers by the beginning of each epoch: {LATE}"
+
+    seen = {kind: 0 for kind, *_ in BATCHES}
+    assert set(seen) == {"part", "extraction", "epoch", "train", "validation", "val", "test"}
+    for (kind, *before), (following, *after) in pairwise(BATCHES):
+        seen[kind] += 1
+        # In its first step an optimizer makes its state, which the second one is the first to find.
+        if kind == following and seen[kind] > (2 if kind == "train" else 1):
+            assert after == before, f"{kind}, batch {seen[kind]}: programs and numbers {before} became {after}"
+    epochs = [counts for kind, *counts in BATCHES if kind == "epoch"]
+    assert len(epochs) == 4
+    assert epochs[1] == epochs[2] == epochs[3], f"programs and numbers by the beginning of each epoch: {epochs}"
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param("tpu", marks=(pytest.mark.xla, needs_xla)), pytest.param("gpu", marks=(pytest.mark.gpu, needs_gpu))],
-)
+@ON_EACH
 def test_the_same_seed_gives_the_same_elsewhere(kind: str, tmp_path: Path, pictures: tuple[object, ...]) -> None:
     for _ in range(2):
         ran = gel_fit("fit", *options(f"resnet18_multi_adam_{kind}.yaml", pictures), cwd=tmp_path)
@@ -226,11 +263,46 @@ def test_the_same_seed_gives_the_same_elsewhere(kind: str, tmp_path: Path, pictu
 
 @pytest.mark.xla
 @needs_xla
-def test_predictions_on_xla_are_those_of_the_cpu(tmp_path: Path, pictures: tuple[object, ...], test_dir: Path) -> None:
-    assert gel_fit("fit", *options("resnet18_single_sgd_tpu.yaml", pictures), cwd=tmp_path).status == 0
-    best = tmp_path / "lightning_logs/resnet18_single_sgd_tpu/version_0/checkpoints/best.ckpt"
+@pytest.mark.parametrize(("folder", "status"), [("train_dir", 0), ("absent", 1)])
+def test_processes_that_xla_starts_run_the_whole_command(
+    folder: str, status: int, tmp_path: Path, train_dir: Path
+) -> None:
+    """As for several TPUs. On the processor torch_xla starts but one process, which Lightning would not ask it for."""
+    code = """
+import sys
+from lightning.pytorch.strategies import XLAStrategy
+from lightning.pytorch.strategies.launchers.xla import _XLALauncher
+from gel_lightning.accelerators import ask_no_cloud
+from gel_lightning.cli import main
+from gel_lightning.processes import run_in_processes
+ask_no_cloud()
+launcher = _XLALauncher(XLAStrategy(parallel_devices=[0, 1]))
+sys.exit(run_in_processes(launcher, main, sys.argv[1:]))
+"""
+    given = (
+        "fit",
+        *options("resnet18_single_sgd_tpu.yaml", ("--data.train_dir", {"train_dir": train_dir}.get(folder, folder))),
+    )
+    command = [sys.executable, "-c", code, *map(str, given)]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == status, ran.stderr
+    if status:
+        assert re.fullmatch("gel-fit: error: absent: .*\n", ran.stderr)
+        return
+    assert ran.stderr == ""
+    assert "validation" in ran.stdout
+    (row,) = read_rows(tmp_path / "lightning_logs/results.csv")
+    assert row["device"] == "XLA:CPU"
+
+
+@ON_EACH
+def test_predictions_elsewhere_are_those_of_the_cpu(
+    kind: str, tmp_path: Path, pictures: tuple[object, ...], test_dir: Path
+) -> None:
+    assert gel_fit("fit", *options(f"resnet18_single_sgd_{kind}.yaml", pictures), cwd=tmp_path).status == 0
+    best = tmp_path / f"lightning_logs/resnet18_single_sgd_{kind}/version_0/checkpoints/best.ckpt"
     rows = []
-    for accelerator in ("tpu", "cpu"):
+    for accelerator in (kind, "cpu"):
         command = ("predict", "--ckpt_path", best, "--data.predict_dir", test_dir, "--data.num_workers", "0")
         ran = gel_fit(*command, "--trainer.accelerator", accelerator, cwd=tmp_path)
         assert (ran.status, ran.err) == (0, ""), ran.err
@@ -238,7 +310,7 @@ def test_predictions_on_xla_are_those_of_the_cpu(tmp_path: Path, pictures: tuple
     assert [row["path"] for row in rows[0]] == [row["path"] for row in rows[1]]
     for here, there in zip(*rows, strict=True):
         assert here["predicted"] == there["predicted"]
-        assert float(here["confidence"]) == pytest.approx(float(there["confidence"]), abs=1e-4)
+        assert float(here["confidence"]) == pytest.approx(float(there["confidence"]), abs=EXACT[kind])
 
 
 @pytest.mark.xla

@@ -441,10 +441,11 @@ def read_rows_of(text: str) -> list[dict[str, str]]:
 
 
 def classify(model: GelClassifier, path: Path) -> list[float]:
-    from gel_lightning.datasets import picture_transform
+    from gel_lightning.datasets import picture_transform, unit_values
 
     with Image.open(path) as picture, torch.no_grad():
-        probabilities: list[float] = model.predict_step(picture_transform(32)(picture).unsqueeze(0), 0)[0].tolist()
+        values = unit_values(picture_transform(32)(picture))
+        probabilities: list[float] = model.predict_step(values.unsqueeze(0), 0)[0].tolist()
     return probabilities
 
 

@@ -17,7 +17,7 @@ from gel_lightning.store import list_stores
 
 pytestmark = pytest.mark.slow
 
-TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+TWO = ("--trainer.devices", "2")
 RUN = Path("lightning_logs/resnet18_multi_sgd_cpu/version_0")
 # Neither two processes nor batches of five divide them.
 TRAIN, VAL, TEST = 15, 4, 7
@@ -50,9 +50,9 @@ def fits(tmp_path_factory: pytest.TempPathFactory, uneven: tuple[object, ...]) -
     return made_once(tmp_path_factory, "distributed", make)
 
 
-def in_processes(*args: object, cwd: Path) -> Ran:
+def in_processes(*args: object, cwd: Path, strategy: str = "ddp") -> Ran:
     """Runs gel-fit in two processes to its end."""
-    process = start_gel_fit(*args, *TWO, cwd=cwd, start_new_session=True)
+    process = start_gel_fit(*args, *TWO, "--trainer.strategy", strategy, cwd=cwd, start_new_session=True)
     status = process.wait(timeout=300)
     wait_until_gone(process)
     return Ran(status, (cwd / "run.out").read_text(), (cwd / "run.err").read_text())
@@ -98,6 +98,26 @@ def test_it_leaves_what_one_process_leaves(fits: Path) -> None:
     assert list(map(sum, matrix)) == [4, 3]
     names = (fits / "a" / RUN / "00000/features/metadata.tsv").read_text().splitlines()[1:]
     assert len(names) == len(set(names)) == TRAIN + VAL + TEST  # all, not the share of one process
+
+
+@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
+def test_processes_of_functions_do_what_processes_of_scripts_do(
+    fits: Path, uneven: tuple[object, ...], strategy: str, tmp_path: Path
+) -> None:
+    """Lightning starts those for several TPUs, too, and anew for each of fit, validate and test: not so here."""
+    ran = in_processes("fit", *FIT, *uneven, "--data.cache_dir", fits / "cache", cwd=tmp_path, strategy=strategy)
+    assert ran == Ran(*json.loads((fits / "b/ran.json").read_text()))
+    rows = [read_rows(folder / "lightning_logs/results.csv") for folder in (tmp_path, fits / "b")]
+    assert len(rows[0]) == 1
+    apart = {"training_time_mins", "inference_time_secs", "checkpoint"}
+    assert [{key: row[key] for key in row if key not in apart} for (row,) in rows] == [
+        {key: row[key] for key in row if key not in apart} for (row,) in rows[::-1]
+    ]
+    kept = [
+        sorted(str(path.relative_to(folder)).split(".1")[0] for path in (folder / RUN).rglob("*"))
+        for folder in (tmp_path, fits / "b")
+    ]
+    assert len(kept[0]) == len(kept[1])
 
 
 def test_each_picture_is_computed_once(fits: Path) -> None:
@@ -199,7 +219,9 @@ def test_an_error_is_said_once(uneven: tuple[object, ...], broken: str, tmp_path
 
 def test_ctrl_c_ends_all_processes(uneven: tuple[object, ...], tmp_path: Path) -> None:
     options = (*uneven, "--data.cache_dir", tmp_path / "cache", "--trainer.max_epochs", "1000")
-    process = start_gel_fit("fit", *FIT, *options, *TWO, cwd=tmp_path, start_new_session=True)
+    process = start_gel_fit(
+        "fit", *FIT, *options, *TWO, "--trainer.strategy", "ddp", cwd=tmp_path, start_new_session=True
+    )
     wait_for((tmp_path / RUN / "checkpoints/last.ckpt").exists, process)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130

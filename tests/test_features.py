@@ -35,7 +35,7 @@ from torchvision.transforms import v2
 from gel_lightning import GelClassifier, GelDataModule, LinearHead, MultiLayerHead, backbones
 from gel_lightning import store as store_module
 from gel_lightning.backbones import LAST_LINEAR, build_backbone
-from gel_lightning.datasets import PictureDataset, picture_transform
+from gel_lightning.datasets import PictureDataset, picture_transform, unit_values
 from gel_lightning.images import picture_digest, read_picture
 from gel_lightning.store import Store, list_stores
 
@@ -217,7 +217,7 @@ def test_augmentation_is_the_one_of_the_config(train_dir: Path, tmp_path: Path) 
     store = Store(tmp_path / "cache", contents.key, np.float32, 512)
     paths = data.parts["train"].paths
     vectors = store.find([picture_digest(path) for path in paths]).take(range(len(paths)))
-    transform = v2.Compose([picture_transform(32), v2.RandomVerticalFlip(1.0)])
+    transform = v2.Compose([picture_transform(32), unit_values, v2.RandomVerticalFlip(1.0)])
     expected = built("resnet18", "none")(torch.stack([transform(read_picture(path)) for path in paths]))
     torch.testing.assert_close(torch.from_numpy(vectors), expected, rtol=0, atol=1e-4)
 

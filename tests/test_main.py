@@ -1,9 +1,11 @@
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, gel_fit, save_data_set
+from test_cli import wait_for
 
 import gel_lightning
 
@@ -99,21 +101,48 @@ def test_the_command_says_through_a_pipe_what_it_says_in_a_terminal(tmp_path: Pa
         assert process.returncode == status
 
 
-def test_importing_the_package_leaves_the_garbage_collector_as_it_was() -> None:
-    code = """
-import gc, sys
-for collects in (True, False):
-    if not collects:
-        gc.disable()
-        del sys.modules["gel_lightning"]
-    import gel_lightning
-    assert (gc.isenabled(), gc.get_freeze_count()) == (collects, 0)
-gc.enable()
-gc.freeze()
-frozen = gc.get_freeze_count()
-del sys.modules["gel_lightning"]
-import gel_lightning
+def test_main_finds_collector_and_ctrl_c_as_usual() -> None:
+    body = """
+import gc, signal
 assert gc.isenabled()
-assert gc.get_freeze_count() > frozen / 2  # some are freed
+assert gc.get_freeze_count()
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+return 0"""
+    process = ran(body)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_while_it_is_still_importing(ignored: bool, tmp_path: Path) -> None:
+    """Ends it with no traceback, unless it was started to pay no heed, as what runs in the background of a script."""
+    slow = "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(1)\ndef main(): return 5\n"
+    (tmp_path / "cli.py").write_text(slow)
+    code = f"""
+import signal, sys, types
+signal.signal(signal.SIGINT, signal.{"SIG_IGN" if ignored else "default_int_handler"})
+sys.modules["gel_lightning"] = types.ModuleType("gel_lightning")
+sys.modules["gel_lightning"].__path__ = {[str(tmp_path), *gel_lightning.__path__]!r}
+from gel_lightning.__main__ import run
+run()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE)
+    wait_for((tmp_path / "importing").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (5 if ignored else -signal.SIGINT, b"")
+
+
+def test_importing_the_package_takes_no_time_but_its_names_do() -> None:
+    code = """
+import sys
+import gel_lightning
+assert "torch" not in sys.modules
+from gel_lightning import *
+assert set(gel_lightning.__all__) <= set(globals())
+assert GelClassifier.__module__ == "gel_lightning.classifier"
+try:
+    gel_lightning.nothing
+except AttributeError as error:
+    assert "nothing" in str(error)
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

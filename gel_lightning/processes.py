@@ -1,0 +1,151 @@
+"""The several processes of one run: they are started once for a whole command, and one of them says what went wrong."""
+
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from torch.multiprocessing.spawn import ProcessExitedException
+
+from gel_lightning.accelerators import on_xla
+from gel_lightning.errors import GelError
+
+LOST = re.compile(r"gloo/transport|NCCL|by peer")
+"""What PyTorch says where a process has ended for which another one waits."""
+PATIENCE = 3.0
+"""Seconds in which all processes come upon an error that is not of one alone."""
+
+_joined = False
+
+
+class AlreadySaidError(GelError):
+    """An error of which another process has said what it is."""
+
+
+class ProcessesNeededError(Exception):
+    """Lightning is to call functions in processes of their own, as for several TPUs: the whole command is to be one.
+
+    Attributes:
+        launcher: Lightning's, that does so.
+    """
+
+    def __init__(self, launcher: _MultiProcessingLauncher) -> None:
+        super().__init__(launcher)
+        self.launcher = launcher
+
+
+def join_processes(trainer: Trainer) -> None:
+    """Has a trainer start no process where they have been started for the whole command.
+
+    Lightning's own way is a new set of processes for each of fit, validate and test. What their callbacks and the
+    model have gathered would end with them.
+
+    Raises:
+        ProcessesNeededError: they have not been started; :func:`run_in_processes` does so.
+    """
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _MultiProcessingLauncher):
+        return
+    if not _joined:
+        raise ProcessesNeededError(launcher)
+    trainer.strategy._launcher = None
+    if on_xla(trainer):  # which tells Lightning no sooner than in the fit
+        from torch_xla import runtime
+
+        rank_zero_only.rank = runtime.global_ordinal()  # type: ignore[attr-defined]
+
+
+def run_in_processes(launcher: _MultiProcessingLauncher, command: Callable[[], int], args: Sequence[str]) -> int:
+    """Runs a whole command in each process of a launcher.
+
+    Args:
+        launcher: of a trainer's strategy.
+        command: which reads its arguments from ``sys.argv``.
+        args: these.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        GelError: a process was killed.
+    """
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each that it ends
+    try:
+        status: int = launcher.launch(_in_process, command, list(args))
+    except ProcessExitedException as ended:
+        if ended.exit_code < 0:
+            raise _killed(ended.error_index, -ended.exit_code) from ended
+        status = ended.exit_code
+    return status
+
+
+def _in_process(command: Callable[[], int], args: list[str]) -> int:
+    global _joined
+    _joined = True
+    sys.argv[1:] = args
+    status = command()
+    if status:
+        sys.exit(status)  # so that the other ones are ended, too
+    return status
+
+
+class LostProcesses(Callback):
+    """Ends a process that has waited for one which has ended with one line or none, in place of a traceback."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Finds out what has become of the other process.
+
+        Raises:
+            GelError: a process was killed, and so has not said why.
+            AlreadySaidError: it has.
+        """
+        if trainer.world_size > 1 and isinstance(exception, RuntimeError) and LOST.search(str(exception)):
+            _tell_of_the_lost(trainer, exception)
+
+
+def _tell_of_the_lost(trainer: Trainer, exception: BaseException) -> NoReturn:
+    if _joined:
+        time.sleep(PATIENCE)  # the process that has started both sees the other one first, and ends this one
+    if _joined or not trainer.is_global_zero:
+        raise AlreadySaidError from exception
+    started = getattr(trainer.strategy.launcher, "procs", [])
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        for number, process in enumerate(started, start=1):
+            if (status := process.poll()) is not None:
+                raise (AlreadySaidError() if status > 0 else _killed(number, -status)) from exception
+        time.sleep(0.05)
+    raise GelError(
+        "another process of this run has ended; see what it has said, or whether its machine was short of memory"
+    ) from exception
+
+
+def _killed(number: int, by: int) -> GelError:
+    name = signal.Signals(by).name if by else "itself"
+    return GelError(f"process {number} of this run was ended by {name}; was the machine short of memory?")
+
+
+def is_to_speak() -> bool:
+    """Whether this process is to say what went wrong: the first one, or one alone in having an error.
+
+    Another one gives the first one some seconds, in which that comes upon the same error and ends, and with it this one
+    or its parent.
+    """
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        return True
+    if "PJRT_LOCAL_PROCESS_RANK" in os.environ:  # torch_xla waits for all of its processes, so that each would speak
+        return False
+    parent = os.getppid()
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if os.getppid() != parent:
+            return False
+        time.sleep(0.05)
+    return True

@@ -1,0 +1,137 @@
+"""Of several processes one says what went wrong, whichever it was that it went wrong in."""
+
+import os
+import re
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import FIT, Ran, refused, start_gel_fit
+from lightning.pytorch import Callback, LightningModule, Trainer
+from test_cli import wait_for
+from test_distributed import RUN, group_is_there, wait_until_gone
+
+from gel_lightning import processes
+from gel_lightning.errors import GelError
+from gel_lightning.processes import AlreadySaidError, LostProcesses
+
+STRATEGIES = ("ddp", "ddp_fork")
+PEER = "[pair.cc:561] Connection closed by peer [127.0.0.1]:4998"
+
+
+class EndsAlone(Callback):
+    """Has one of the processes end in the second epoch.
+
+    Args:
+        rank: of that process.
+        how: ``error``, ``bug`` or ``killed``.
+    """
+
+    def __init__(self, rank: int, how: str) -> None:
+        self.rank = rank
+        self.how = how
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (trainer.global_rank, trainer.current_epoch) != (self.rank, 1):
+            return
+        if self.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise GelError("only here; do something") if self.how == "error" else ZeroDivisionError("a bug")
+
+
+def fit_in_two(
+    strategy: str, pictures: tuple[object, ...], cwd: Path, monkeypatch: pytest.MonkeyPatch, *options: object
+) -> Ran:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    several = ("--trainer.devices", "2", "--trainer.strategy", strategy)
+    process = start_gel_fit("fit", *FIT, *pictures, *several, *options, cwd=cwd, start_new_session=True)
+    status = process.wait(timeout=300)
+    wait_until_gone(process)
+    return Ran(status, (cwd / "run.out").read_text(), (cwd / "run.err").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_of_one_alone_is_said_by_it(
+    strategy: str, rank: int, pictures: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = f"{{class_path: test_processes.EndsAlone, init_args: {{rank: {rank}, how: error}}}}"
+    ran = fit_in_two(strategy, pictures, tmp_path, monkeypatch, "--trainer.callbacks+", alone)
+    assert ran.status != 0
+    assert ran.err == "gel-fit: error: only here; do something\n"
+    assert not (tmp_path / "lightning_logs/results.csv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("how", ["bug", "killed"])
+def test_what_one_cannot_say_another_one_says(
+    strategy: str, how: str, pictures: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = f"{{class_path: test_processes.EndsAlone, init_args: {{rank: 1, how: {how}}}}}"
+    ran = fit_in_two(strategy, pictures, tmp_path, monkeypatch, "--trainer.callbacks+", alone)
+    assert ran.status != 0
+    if how == "killed":
+        assert re.fullmatch(r"gel-fit: error: process 1 .* SIGKILL; .*memory\?\n", ran.err), ran.err
+    else:
+        assert len(re.findall("^.*ZeroDivisionError: a bug$", ran.err, re.MULTILINE)) == 1, ran.err
+        assert "gloo" not in ran.err
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_processes_of_functions_too(
+    pictures: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = ("--trainer.devices", "2", "--trainer.strategy", "ddp_fork", "--trainer.max_epochs", "1000")
+    process = start_gel_fit("fit", *FIT, *pictures, *several, cwd=tmp_path, start_new_session=True)
+    wait_for((tmp_path / RUN / "checkpoints/last.ckpt").exists, process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    wait_until_gone(process)
+    assert not group_is_there(process.pid)
+    assert (tmp_path / "run.err").read_text() == ""
+
+
+def trainer_of(rank: int, world_size: int, *statuses: int | None) -> Any:
+    """A stand-in for the trainer of a process that has started others, which have ended with these statuses."""
+    started = [SimpleNamespace(poll=lambda status=status: status) for status in statuses]
+    strategy = SimpleNamespace(launcher=SimpleNamespace(procs=started) if started else None)
+    return SimpleNamespace(world_size=world_size, is_global_zero=rank == 0, strategy=strategy)
+
+
+def test_who_says_that_a_process_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "PATIENCE", 0.2)
+
+    def said(trainer: Any, error: BaseException | None = None) -> str:
+        return refused(lambda: LostProcesses().on_exception(trainer, None, error or RuntimeError(PEER)))  # type: ignore[arg-type]
+
+    assert said(trainer_of(1, 2)) == ""  # the first one speaks
+    assert said(trainer_of(0, 2, 1)) == ""  # it has spoken itself
+    with pytest.raises(AlreadySaidError):
+        LostProcesses().on_exception(trainer_of(0, 3, None, 2), None, RuntimeError(PEER))  # type: ignore[arg-type]
+    assert "process 2 of this run was ended by SIGKILL" in said(trainer_of(0, 3, None, -9))
+    for unknown in (trainer_of(0, 2), trainer_of(0, 2, None)):  # it was started by others, or still ends
+        assert "another process" in said(unknown)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "error"), [(1, RuntimeError(PEER)), (2, RuntimeError("shapes differ")), (2, KeyboardInterrupt())]
+)
+def test_other_errors_are_left_as_they_are(world_size: int, error: BaseException) -> None:
+    LostProcesses().on_exception(trainer_of(0, world_size, 1), None, error)  # type: ignore[arg-type]
+
+
+def test_the_first_process_speaks_at_once_and_the_others_after_their_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "PATIENCE", 0.2)
+    for rank in (0, 1):
+        monkeypatch.setattr(processes.rank_zero_only, "rank", rank)
+        assert processes.is_to_speak()
+    monkeypatch.setenv("PJRT_LOCAL_PROCESS_RANK", "1")
+    assert not processes.is_to_speak()
+    monkeypatch.delenv("PJRT_LOCAL_PROCESS_RANK")
+    parents = iter([1234, 1234, 1])
+    monkeypatch.setattr(processes.os, "getppid", lambda: next(parents))  # its parent, the first one, has ended
+    assert not processes.is_to_speak()
