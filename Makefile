@@ -37,11 +37,12 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# Without what a TPU itself needs: the extra [tpu] has that too.
+# Without what a TPU itself needs: the extra [tpu] has that too. PIP_CONSTRAINT holds but for another torch.
 $(VENV)-xla/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-xla
-	PIP_CONSTRAINT= $(VENV)-xla/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' \
-	  'torch==2.9.*' 'torchvision==0.24.*' 'torch_xla==2.9.*'
+	sed -E '/^torch(vision)?==/d' $${PIP_CONSTRAINT:-/dev/null} > $(VENV)-xla/constraints.txt
+	PIP_CONSTRAINT=$(VENV)-xla/constraints.txt $(VENV)-xla/bin/python -m pip install --quiet \
+	  --disable-pip-version-check --editable '.[dev]' 'torch==2.9.*' 'torchvision==0.24.*' 'torch_xla==2.9.*'
 	touch $@
 
 # What pyproject.toml says with >=, taken as ==.

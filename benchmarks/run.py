@@ -1,7 +1,8 @@
 """The speed figures of the README, each measured against what it is compared with in the same run.
 
     make bench                                  all of them, some ten minutes on two cores
-    python benchmarks/run.py fit compare        some of them: extraction, sharding, process, loop, ...
+    python benchmarks/run.py loop compare       some of them: extraction, sharding, process, loop, ...
+    python benchmarks/run.py gpu                on a GPU
 
 Pictures are drawn and weights are random, so that no network is needed: neither changes how long anything takes.
 Every figure is a ratio, since the same code takes half or twice as long on another machine, or on this one in an hour.
@@ -17,10 +18,12 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torchvision
 from lightning import pytorch as pl
@@ -32,8 +35,11 @@ from torchvision import datasets, models
 from torchvision.transforms import v2
 
 from gel_lightning import GelClassifier, GelDataModule, MultiLayerHead
+from gel_lightning.datasets import PictureDataset
 from gel_lightning.drawn import draw_data_set
-from gel_lightning.splits import hash_pictures
+from gel_lightning.features import GPU_BATCH
+from gel_lightning.folders import LabelledPictures
+from gel_lightning.splits import hash_pictures, near_duplicate_groups
 from gel_lightning.store import list_stores
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,7 +125,7 @@ def extraction(work: Path) -> list[Figure]:
                 continue  # minutes, and decoding weighs even less there
             bare, ours = [], []
             for _ in range(3 if number == 92 else 1):
-                bare.append(bare_forward(network, number))
+                bare.append(forward_speed(network, number))
                 ours.append(extract(model, folder, number))
             ratio = max(ours) / max(bare)
             target = 0.9 if backbone == "vgg16" else 1.0
@@ -134,23 +140,29 @@ def extraction(work: Path) -> list[Figure]:
     return figures
 
 
-def bare_forward(network: nn.Module, number: int) -> float:
-    """Pictures per second of a torchvision network as it comes, on tensors that are ready."""
-    batch = torch.rand(BATCH, 3, 224, 224)
+def forward_speed(network: nn.Module, number: int, size: int = BATCH, device: str = "cpu", channels: int = 3) -> float:
+    """Pictures per second of a network, on tensors that are ready on its device; of torchvision's, as it comes."""
+    batch = torch.rand(size, channels, 224, 224, device=device)
+    finish = torch.cuda.synchronize if device == "cuda" else lambda: None
     with torch.inference_mode():
         network(batch)  # the first one is slower
+        finish()
         begun = time.perf_counter()
-        for start in range(0, number, BATCH):
+        for start in range(0, number, size):
             network(batch[: number - start])
+        finish()
         return number / (time.perf_counter() - begun)
 
 
-def extract(model: GelClassifier, folder: Path, number: int) -> float:
+def extract(
+    model: GelClassifier, folder: Path, number: int, accelerator: str = "cpu", precision: Any = "32-true"
+) -> float:
     """Pictures per second from files to stored vectors."""
     with tempfile.TemporaryDirectory() as cache:
         data = GelDataModule(train_dir=folder, test_dir=folder, cache_dir=cache, batch_size=BATCH)
+        quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         trainer = pl.Trainer(
-            accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1
+            accelerator=accelerator, devices=1, precision=precision, deterministic=True, max_epochs=1, **quiet
         )
         trainer.test(model, data, verbose=False)
         assert data.cache is not None
@@ -160,7 +172,7 @@ def extract(model: GelClassifier, folder: Path, number: int) -> float:
 
 def copy_pictures(source: Path, to: Path, number: int) -> None:
     """Makes many files of a few pictures, no two with the same bytes."""
-    files = sorted(path for path in source.rglob("*") if path.is_file())
+    files = pictures_in(source)
     for i in range(number):
         file = files[i % len(files)]
         copy = to / file.parent.name / f"{i}{file.suffix}"
@@ -168,21 +180,94 @@ def copy_pictures(source: Path, to: Path, number: int) -> None:
         copy.write_bytes(file.read_bytes() + str(i).encode())  # what follows the picture is not read
 
 
+def gpu(work: Path, accelerator: str = "gpu", number: int = 4000) -> list[Figure]:
+    """On a GPU: extraction against the bare forward at its best batch, where its time goes, and the twelve models."""
+    device = {"gpu": "cuda"}.get(accelerator, accelerator)
+    folder, few = work / "for_gpu", work / "pictures/dataset"
+    if not folder.exists():
+        copy_pictures(few, folder, number)
+    figures = []
+    for backbone in BACKBONES:
+        network = models.get_model(backbone, weights=None).eval().requires_grad_(False).to(device)
+        speeds = {size: forward_speed(network, max(number, size), size, device) for size in (32, 64, 128, 256, 512)}
+        best = max(speeds, key=lambda size: speeds[size])
+        del network
+        model = GelClassifier(backbone, weights="none", class_names=["gel", "not_gel"])
+        model.backbone.eval()
+        extract(model, few, 92, accelerator)  # what the first one takes is not the pictures'
+        whole, mixed = (extract(model, folder, number, accelerator, way) for way in ("32-true", "16-mixed"))
+        decoding = number / seconds_of(lambda: hash_pictures(pictures_in(folder)))
+        with decoded(folder):
+            ready, ready_mixed = (extract(model, folder, number, accelerator, way) for way in ("32-true", "16-mixed"))
+        own = forward_speed(model.backbone.to(device), number, GPU_BATCH, device, channels=1)
+        bare = speeds[best]
+        ratio = ready / bare
+        figures += [
+            Figure(
+                f"extraction, {backbone}, {number} decoded pictures, against the bare forward in batches of {best}",
+                f"{ready:.0f}/s : {bare:.0f}/s = {ratio:.2f}",
+                "0.9",
+                ratio >= 0.9,
+            ),
+            Figure(
+                f"where its time goes, {backbone}, pictures a second",
+                f"decoding {decoding:.0f} in threads, forward {own:.0f}, extraction {whole:.0f}; "
+                f"16-mixed {mixed:.0f}, of decoded pictures {ready_mixed:.0f}",
+                "-",
+                True,
+            ),
+        ]
+    pictures = ("--data.train_dir", few, "--data.test_dir", work / "pictures/test_images")
+    command = (*GEL_FIT, "compare", "--model.weights", "none", "--trainer.accelerator", accelerator, *pictures)
+    with tempfile.TemporaryDirectory() as cache:
+        for what in ("nothing stored", "all vectors stored"):
+            seconds = run(*command, cwd=work, cache=Path(cache)).seconds
+            measured = f"{seconds:.1f} s, of which {run(*IMPORT, cwd=work, cache=Path(cache)).seconds:.1f} s imports"
+            figures.append(Figure(f"gel-fit compare of twelve models, {what}", measured, "≤ 30 s", seconds <= 30))
+    return figures
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """The seconds that something takes."""
+    begun = time.perf_counter()
+    action()
+    return time.perf_counter() - begun
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """All pictures in a folder of class folders."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def decoded(folder: Path) -> Iterator[None]:
+    """Has the pictures of a folder decoded before they are asked for."""
+    paths = pictures_in(folder)
+    labelled = LabelledPictures(paths, [0] * len(paths), ["gel"])
+    ready = dict(zip(paths, map(PictureDataset(labelled, 224).decode, range(len(paths))), strict=True))
+    decode = PictureDataset.decode
+    PictureDataset.decode = lambda self, index: ready[self.paths[index]]  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        PictureDataset.decode = decode  # type: ignore[method-assign]
+
+
 def sharding(work: Path) -> list[Figure]:
     """Feature extraction of one fit in one process and in two, and what that means for many pictures.
 
     One process uses all cores with threads, and two share them: on a machine with few cores the ratio of two processes
     to one is to be 1, for nothing is gained and nothing lost. What each has to itself, as it has a device of its own,
-    is shown by the ratio to one process of one thread. The extrapolation is in proportion to the number of pictures,
-    on this machine, and has in it that the first process decodes and hashes all pictures before.
+    is shown by the ratio to one process of one thread. The extrapolation to many pictures, on this machine, has in it
+    that they are decoded and hashed before, in proportion to their number, and compared, in proportion to its square.
     """
     number = 400
     pictures = work / "sharded"
     if not pictures.exists():
         copy_pictures(work / "pictures/dataset", pictures, number)
-    begun = time.perf_counter()
-    hash_pictures([path for path in pictures.rglob("*") if path.is_file()])
-    hashed = number / (time.perf_counter() - begun)
+    hashed = number / seconds_of(lambda: hash_pictures(pictures_in(pictures)))
+    some = np.random.default_rng(0).integers(2**64, size=20_000, dtype=np.uint64)
+    pairs = len(some) ** 2 / 2 / seconds_of(lambda: near_duplicate_groups(some))
     two, runs = ("--trainer.devices", "2", "--trainer.strategy", "ddp"), []
     for _ in range(2):  # in turn, since the machine is faster and slower at times
         runs.append([sharded(work, pictures, number, OMP_NUM_THREADS="1"), sharded(work, pictures, number)])
@@ -199,8 +284,12 @@ def sharding(work: Path) -> list[Figure]:
         for what, speed, target in (("one with all cores", whole, 0.9), ("one of one thread", single, 1.3))
     ]
     for many in (61_000, 10_000_000):
-        hours = [many / 3600 * (1 / hashed + 1 / speed) for speed in (whole, shared)]
-        measured = f"{hours[0]:.1f} h in one process, {hours[1]:.1f} h in two, {many * size / 1e9:.2f} GB"
+        compared = many**2 / 2 / pairs
+        hours = [(many / hashed + many / speed + compared) / 3600 for speed in (whole, shared)]
+        measured = (
+            f"{hours[0]:.1f} h in one process, {hours[1]:.1f} h in two, {compared / 3600:.1f} h of them to look for "
+            f"near-duplicates; {many * size / 1e9:.2f} GB"
+        )
         what = f"extrapolated to {many:,} pictures: {size:.0f} bytes each, decoded and hashed at {hashed:.0f}/s"
         figures.append(Figure(what, measured, "-", True))
     return figures
@@ -344,6 +433,7 @@ def folds(work: Path) -> list[Figure]:
 
 BENCHMARKS: dict[str, Callable[[Path], list[Figure]]] = {
     "extraction": extraction,
+    "gpu": gpu,
     "sharding": sharding,
     "process": process,
     "loop": loop,
@@ -357,9 +447,11 @@ def main() -> int:
     """Runs the benchmarks that are named, or all, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
-    names = parser.parse_args().names or list(BENCHMARKS)
+    names = parser.parse_args().names or [name for name in BENCHMARKS if name != "gpu" or torch.cuda.is_available()]
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"no benchmark {unknown[0]!r}; choose of {', '.join(BENCHMARKS)}")
+    if "gpu" in names and not torch.cuda.is_available():
+        parser.error("the benchmark gpu needs a CUDA GPU")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.simplefilter("ignore")

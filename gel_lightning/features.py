@@ -210,12 +210,19 @@ def _one_behind(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def _forward(backbone: Backbone, pictures: Tensor) -> Tensor:
-    """The features of pictures, halved as often as it takes to fit them into the memory of a GPU."""
+    """The features of pictures, halved as often as it takes to fit them into the memory of a GPU.
+
+    Raises:
+        GelError: not even one fits.
+    """
     try:
         return cast(Tensor, backbone(pictures))
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
         if len(pictures) == 1:
-            raise
+            raise GelError(
+                "the GPU has too little memory free for one picture; end what else it runs, give a smaller "
+                "--data.image_size, or --trainer.accelerator cpu"
+            ) from error
     return torch.cat([_forward(backbone, half) for half in pictures.chunk(2)])
 
 

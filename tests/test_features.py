@@ -34,7 +34,7 @@ from torchvision.transforms import v2
 
 from gel_lightning import GelClassifier, GelDataModule, LinearHead, MultiLayerHead, backbones
 from gel_lightning import store as store_module
-from gel_lightning.backbones import LAST_LINEAR, build_backbone
+from gel_lightning.backbones import LAST_LINEAR, Backbone, build_backbone
 from gel_lightning.datasets import PictureDataset, picture_transform, unit_values
 from gel_lightning.images import picture_digest, read_picture
 from gel_lightning.store import Store, list_stores
@@ -226,6 +226,41 @@ def test_augmentation_is_the_one_of_the_config(train_dir: Path, tmp_path: Path) 
 def test_views_that_will_not_do(views: str, train_dir: Path, tmp_path: Path) -> None:
     ran = gel_fit("fit", *FIT, "--data.train_dir", train_dir, "--data.views", views, cwd=tmp_path)
     assert_error(ran, f"views is {views}", "--data.views")
+
+
+# Little memory
+
+
+@pytest.mark.parametrize("fits", [3, 1])
+def test_a_batch_that_does_not_fit_is_halved(
+    fits: int, train_dir: Path, tmp_path: Path, filled: tuple[Path, Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, sizes = Backbone.forward, []
+
+    def limited(backbone: Backbone, pictures: torch.Tensor) -> torch.Tensor:
+        if len(pictures) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(pictures))
+        return forward(backbone, pictures)
+
+    monkeypatch.setattr(Backbone, "forward", limited)
+    record = fit(data_of(train_dir, tmp_path / "cache", predict_dir=None), tmp_path)
+    assert record.computed == sum(sizes) == 20
+    assert max(sizes) == fits
+    assert record.orders == filled[1].orders
+    np.testing.assert_allclose(record.losses, filled[1].losses, rtol=0, atol=1e-5)
+
+
+def test_too_little_memory_for_one_picture_is_an_error(
+    train_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limited(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Backbone, "forward", limited)
+    text = refused(lambda: fit(data_of(train_dir, tmp_path / "cache"), tmp_path))
+    assert "too little memory" in text
+    assert "--trainer.accelerator cpu" in text
 
 
 # Nothing is computed twice
