@@ -30,6 +30,17 @@ class XLAOnCPU(XLAAccelerator):
         return 1
 
     @staticmethod
+    def parse_devices(devices: int | str | list[int]) -> int:
+        """Takes one, or as many as there are.
+
+        Raises:
+            GelError: more are asked for.
+        """
+        if devices not in (1, -1, "1", "-1", "auto", [0]):
+            raise GelError(f"XLA takes the whole processor for one device, not {devices}; give --trainer.devices 1")
+        return 1
+
+    @staticmethod
     def is_available() -> bool:  # type: ignore[override]  # likewise
         """True, for who asks for it has torch_xla."""
         return True

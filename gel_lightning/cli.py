@@ -174,17 +174,17 @@ class GelCLI(LightningCLI):
         """Makes the trainer, with the callbacks of this command and, for fit, a logger of its own."""
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
         callbacks = [*listed(config.trainer.callbacks), *self.make_callbacks(config)]
-        if config.trainer.accelerator == "tpu":
+        accelerator = config.trainer.accelerator
+        if accelerator == "tpu":
             config.trainer.accelerator = tpu_accelerator(self.accelerator_option)
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:
-            accelerator = config.trainer.accelerator
             if accelerator in ("auto", "cpu"):
                 raise
             raise GelError(
                 f"accelerator {accelerator!r} cannot be used here ({one_line(error)}); "
-                f"run on the processor with {self.accelerator_option} cpu"
+                f"change that, or run on the processor with {self.accelerator_option} cpu"
             ) from error
         join_processes(trainer)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it where mypy does not look

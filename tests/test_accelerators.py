@@ -263,6 +263,18 @@ def test_the_same_seed_gives_the_same_elsewhere(kind: str, tmp_path: Path, pictu
 
 @pytest.mark.xla
 @needs_xla
+@pytest.mark.parametrize(("option", "value"), [("devices", "2"), ("precision", "16-mixed")])
+def test_what_xla_does_not_take_is_one_line(
+    option: str, value: str, tmp_path: Path, pictures: tuple[object, ...]
+) -> None:
+    ran = gel_fit("fit", *options("resnet18_multi_sgd_tpu.yaml", pictures, f"--trainer.{option}", value), cwd=tmp_path)
+    assert_error(ran, option, value)
+    assert "object at" not in ran.err
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+@pytest.mark.xla
+@needs_xla
 @pytest.mark.parametrize(("folder", "status"), [("train_dir", 0), ("absent", 1)])
 def test_processes_that_xla_starts_run_the_whole_command(
     folder: str, status: int, tmp_path: Path, train_dir: Path
@@ -335,4 +347,7 @@ def test_where_there_is_no_tpu_it_ends_at_once(tmp_path: Path) -> None:
 def test_the_accelerator_of_lightning_is_told_of_one_device() -> None:
     assert issubclass(XLAOnCPU, accelerators.XLAAccelerator)
     assert XLAOnCPU.auto_device_count() == 1
+    assert {XLAOnCPU.parse_devices(devices) for devices in (1, "1", "auto", -1, [0])} == {1}  # type: ignore[arg-type]
+    for devices in (2, "0,1", [0, 1]):
+        assert "--trainer.devices 1" in refused(lambda: XLAOnCPU.parse_devices(devices))  # type: ignore[arg-type]  # noqa: B023
     assert XLAOnCPU.is_available()
