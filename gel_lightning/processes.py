@@ -42,7 +42,7 @@ class ProcessesNeededError(Exception):
 
 
 def join_processes(trainer: Trainer) -> None:
-    """Has a trainer start no process where they have been started for the whole command.
+    """Has a trainer start no process where they have been started for the whole command, or one is enough.
 
     Lightning's own way is a new set of processes for each of fit, validate and test. What their callbacks and the
     model have gathered would end with them.
@@ -53,7 +53,7 @@ def join_processes(trainer: Trainer) -> None:
     launcher = trainer.strategy.launcher
     if not isinstance(launcher, _MultiProcessingLauncher):
         return
-    if not _joined:
+    if not _joined and trainer.num_devices * trainer.num_nodes > 1:
         raise ProcessesNeededError(launcher)
     trainer.strategy._launcher = None
     if on_xla(trainer):  # which tells Lightning no sooner than in the fit

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import FIT, Ran, refused, start_gel_fit
+from conftest import FIT, TINY, Ran, refused, start_gel_fit
 from lightning.pytorch import Callback, LightningModule, Trainer
 from test_cli import wait_for
 from test_distributed import RUN, group_is_there, wait_until_gone
@@ -92,6 +92,15 @@ def test_ctrl_c_ends_processes_of_functions_too(
     assert process.wait(timeout=60) == 130
     wait_until_gone(process)
     assert not group_is_there(process.pid)
+    assert (tmp_path / "run.err").read_text() == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("fit",), ("compare", "--backbones", "resnet18", "--heads", "single", "multi")])
+def test_one_process_starts_no_other(command: tuple[str, ...], pictures: tuple[object, ...], tmp_path: Path) -> None:
+    options = (*TINY, *pictures, "--trainer.max_epochs", "1", "--trainer.strategy", "ddp_fork")
+    process = start_gel_fit(*command, *options, cwd=tmp_path)
+    assert process.wait(timeout=300) == 0, (tmp_path / "run.err").read_text()
     assert (tmp_path / "run.err").read_text() == ""
 
 
