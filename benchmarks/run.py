@@ -106,8 +106,12 @@ def run(*command: object, cwd: Path, cache: Path) -> Ran:
 def fit(work: Path, backbone: str = "resnet18") -> tuple[object, ...]:
     """The command line of a fit on the drawn pictures."""
     config = ROOT / f"configs/{backbone}_multi_sgd_cpu.yaml"
-    pictures = ("--data.train_dir", work / "pictures/dataset", "--data.test_dir", work / "pictures/test_images")
-    return ("fit", "--config", config, "--model.weights", "none", *pictures)
+    return ("fit", "--config", config, "--model.weights", "none", *drawn(work))
+
+
+def drawn(work: Path) -> tuple[object, ...]:
+    """The options that name the drawn pictures."""
+    return ("--data.train_dir", work / "pictures/dataset", "--data.test_dir", work / "pictures/test_images")
 
 
 def extraction(work: Path) -> list[Figure]:
@@ -127,17 +131,14 @@ def extraction(work: Path) -> list[Figure]:
             for _ in range(3 if number == 92 else 1):
                 bare.append(forward_speed(network, number))
                 ours.append(extract(model, folder, number))
-            ratio = max(ours) / max(bare)
-            target = 0.9 if backbone == "vgg16" else 1.0
-            figures.append(
-                Figure(
-                    f"extraction, {backbone}, {number} pictures, against the bare forward",
-                    f"{max(ours):.0f}/s : {max(bare):.0f}/s = {ratio:.2f}",
-                    f"{target}",
-                    ratio >= target,
-                )
-            )
+            what = f"extraction, {backbone}, {number} pictures, against the bare forward"
+            figures.append(speed_ratio(what, max(ours), max(bare), 0.9 if backbone == "vgg16" else 1.0))
     return figures
+
+
+def speed_ratio(what: str, ours: float, other: float, target: float) -> Figure:
+    """The figure of a speed, in pictures a second, against another one."""
+    return Figure(what, f"{ours:.0f}/s : {other:.0f}/s = {ours / other:.2f}", f"{target}", ours / other >= target)
 
 
 def forward_speed(network: nn.Module, number: int, size: int = BATCH, device: str = "cpu", channels: int = 3) -> float:
@@ -186,6 +187,8 @@ def gpu(work: Path, accelerator: str = "gpu", number: int = 4000) -> list[Figure
     folder, few = work / "for_gpu", work / "pictures/dataset"
     if not folder.exists():
         copy_pictures(few, folder, number)
+    decoding = number / seconds_of(lambda: hash_pictures(pictures_in(folder)))
+    ready = decode_all(folder)
     figures = []
     for backbone in BACKBONES:
         network = models.get_model(backbone, weights=None).eval().requires_grad_(False).to(device)
@@ -196,33 +199,26 @@ def gpu(work: Path, accelerator: str = "gpu", number: int = 4000) -> list[Figure
         model.backbone.eval()
         extract(model, few, 92, accelerator)  # what the first one takes is not the pictures'
         whole, mixed = (extract(model, folder, number, accelerator, way) for way in ("32-true", "16-mixed"))
-        decoding = number / seconds_of(lambda: hash_pictures(pictures_in(folder)))
-        with decoded(folder):
-            ready, ready_mixed = (extract(model, folder, number, accelerator, way) for way in ("32-true", "16-mixed"))
+        with handed_out(ready):
+            alone, alone_mixed = (extract(model, folder, number, accelerator, way) for way in ("32-true", "16-mixed"))
         own = forward_speed(model.backbone.to(device), number, GPU_BATCH, device, channels=1)
-        bare = speeds[best]
-        ratio = ready / bare
+        what = f"extraction, {backbone}, {number} decoded pictures, against the bare forward in batches of {best}"
         figures += [
-            Figure(
-                f"extraction, {backbone}, {number} decoded pictures, against the bare forward in batches of {best}",
-                f"{ready:.0f}/s : {bare:.0f}/s = {ratio:.2f}",
-                "0.9",
-                ratio >= 0.9,
-            ),
+            speed_ratio(what, alone, speeds[best], 0.9),
             Figure(
                 f"where its time goes, {backbone}, pictures a second",
                 f"decoding {decoding:.0f} in threads, forward {own:.0f}, extraction {whole:.0f}; "
-                f"16-mixed {mixed:.0f}, of decoded pictures {ready_mixed:.0f}",
+                f"16-mixed {mixed:.0f}, of decoded pictures {alone_mixed:.0f}",
                 "-",
                 True,
             ),
         ]
-    pictures = ("--data.train_dir", few, "--data.test_dir", work / "pictures/test_images")
-    command = (*GEL_FIT, "compare", "--model.weights", "none", "--trainer.accelerator", accelerator, *pictures)
+    command = (*GEL_FIT, "compare", "--model.weights", "none", "--trainer.accelerator", accelerator, *drawn(work))
     with tempfile.TemporaryDirectory() as cache:
+        imports = run(*IMPORT, cwd=work, cache=Path(cache)).seconds
         for what in ("nothing stored", "all vectors stored"):
             seconds = run(*command, cwd=work, cache=Path(cache)).seconds
-            measured = f"{seconds:.1f} s, of which {run(*IMPORT, cwd=work, cache=Path(cache)).seconds:.1f} s imports"
+            measured = f"{seconds:.1f} s, of which {imports:.1f} s imports"
             figures.append(Figure(f"gel-fit compare of twelve models, {what}", measured, "≤ 30 s", seconds <= 30))
     return figures
 
@@ -239,12 +235,16 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-@contextmanager
-def decoded(folder: Path) -> Iterator[None]:
-    """Has the pictures of a folder decoded before they are asked for."""
+def decode_all(folder: Path) -> dict[Path, tuple[torch.Tensor, bytes]]:
+    """Decodes all pictures in a folder, each with the digest of its file."""
     paths = pictures_in(folder)
     labelled = LabelledPictures(paths, [0] * len(paths), ["gel"])
-    ready = dict(zip(paths, map(PictureDataset(labelled, 224).decode, range(len(paths))), strict=True))
+    return dict(zip(paths, map(PictureDataset(labelled, 224).decode, range(len(paths))), strict=True))
+
+
+@contextmanager
+def handed_out(ready: dict[Path, tuple[torch.Tensor, bytes]]) -> Iterator[None]:
+    """Has pictures that are decoded already be given to whoever asks for them."""
     decode = PictureDataset.decode
     PictureDataset.decode = lambda self, index: ready[self.paths[index]]  # type: ignore[method-assign]
     try:
@@ -275,12 +275,7 @@ def sharding(work: Path) -> list[Figure]:
     single, whole, shared = (max(speed for speed, _ in way) for way in zip(*runs, strict=True))
     size = runs[0][0][1]
     figures = [
-        Figure(
-            f"extraction, resnet18, {number} pictures, two processes against {what}",
-            f"{shared:.0f}/s : {speed:.0f}/s = {shared / speed:.2f}",
-            f"{target}",
-            shared / speed >= target,
-        )
+        speed_ratio(f"extraction, resnet18, {number} pictures, two processes against {what}", shared, speed, target)
         for what, speed, target in (("one with all cores", whole, 0.9), ("one of one thread", single, 1.3))
     ]
     for many in (61_000, 10_000_000):
@@ -344,8 +339,7 @@ def compare(work: Path) -> list[Figure]:
     original = sum(epochs.values()) * EPOCHS * RUNS_PER_BACKBONE
     each = ", ".join(f"{backbone} {seconds:.1f} s" for backbone, seconds in epochs.items())
     figures = []
-    pictures = ("--data.train_dir", work / "pictures/dataset", "--data.test_dir", work / "pictures/test_images")
-    command = (*GEL_FIT, "compare", "--model.weights", "none", "--trainer.accelerator", "cpu", *pictures)
+    command = (*GEL_FIT, "compare", "--model.weights", "none", "--trainer.accelerator", "cpu", *drawn(work))
     with tempfile.TemporaryDirectory() as cache:
         for what, target, runs in (("nothing stored", 80, 1), ("all vectors stored", 200, 3)):
             seconds = min(run(*command, cwd=work, cache=Path(cache)).seconds for _ in range(runs))
@@ -423,8 +417,7 @@ def memory(work: Path) -> list[Figure]:
 def folds(work: Path) -> list[Figure]:
     """Cross-validation of eight models, with the report, all vectors stored."""
     models = ("--backbones", "resnet18", "mobilenet_v2", "--model.weights", "none", "--trainer.accelerator", "cpu")
-    pictures = ("--data.train_dir", work / "pictures/dataset", "--data.test_dir", work / "pictures/test_images")
-    command, cache = (*GEL_FIT, "compare", *models, *pictures), work / "cache"
+    command, cache = (*GEL_FIT, "compare", *models, *drawn(work)), work / "cache"
     run(*command, "--heads", "single", "--optimizers", "sgd", cwd=work, cache=cache)
     seconds = run(*command, "--folds", "5", "--repeats", "10", cwd=work, cache=cache).seconds
     what = "gel-fit compare --folds 5 --repeats 10 of eight models, all vectors stored"

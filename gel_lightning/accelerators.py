@@ -104,7 +104,9 @@ def padded(values: Tensor, size: int, fill: float = 0) -> Tensor:
 
 
 class PaddedBatches:
-    """Makes batches of pictures or vectors, labels and indices, filled up to one size.
+    """Makes batches filled up to one size: pictures or vectors with zeros, and numbers of them with :data:`NO_LABEL`.
+
+    Such numbers are labels and indices; what is no tensor stays as it is.
 
     Args:
         collate: makes a batch of items.
@@ -115,10 +117,11 @@ class PaddedBatches:
         self.collate = collate
         self.size = size
 
-    def __call__(self, items: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, items: Any) -> tuple[Any, ...]:
         """Makes a batch."""
-        values, labels, indices = self.collate(items)
-        return padded(values, self.size), padded(labels, self.size, NO_LABEL), padded(indices, self.size, NO_LABEL)
+        values, *rest = self.collate(items)
+        filled = (padded(one, self.size, NO_LABEL) if isinstance(one, Tensor) else one for one in rest)
+        return padded(values, self.size), *filled
 
 
 def run_gathered(trainer: Trainer) -> None:

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar, cast
 
@@ -16,7 +15,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from gel_lightning.accelerators import on_xla, padded, run_gathered
+from gel_lightning.accelerators import PaddedBatches, on_xla, run_gathered
 from gel_lightning.backbones import Backbone
 from gel_lightning.cache import PictureCache
 from gel_lightning.datasets import PictureDataset, unit_values
@@ -163,7 +162,7 @@ def _compute(
         batch_size = max(batch_size, GPU_BATCH)
         options["pin_memory"] = True
     if xla:
-        options["collate_fn"] = partial(_filled_up, batch_size)
+        options["collate_fn"] = PaddedBatches(default_collate, batch_size)
     bar = trainer.progress_bar_callback
     shown = bar is not None and not isinstance(bar, GridProgress) and trainer.is_global_zero  # one at a time
     with (
@@ -180,12 +179,6 @@ def _compute(
                 for digests, vectors in _one_behind(_vectors(trainer, backbone, loader)):
                     add(digests, vectors()[: len(digests)].to(torch.float64).numpy())
                     advance(len(digests))
-
-
-def _filled_up(size: int, items: Any) -> tuple[Tensor, list[bytes]]:
-    """Makes a batch whose pictures are filled up to a size."""
-    pictures, digests = default_collate(items)
-    return padded(pictures, size), digests
 
 
 def _vectors(

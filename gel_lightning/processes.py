@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,6 +21,8 @@ LOST = re.compile(r"gloo/transport|NCCL|by peer")
 """What PyTorch says where a process has ended for which another one waits."""
 PATIENCE = 3.0
 """Seconds in which all processes come upon an error that is not of one alone."""
+
+Found = TypeVar("Found")
 
 _joined = False
 
@@ -116,20 +118,25 @@ def _tell_of_the_lost(trainer: Trainer, exception: BaseException) -> NoReturn:
     if _joined or not trainer.is_global_zero:
         raise AlreadySaidError from exception
     started = getattr(trainer.strategy.launcher, "procs", [])
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        for number, process in enumerate(started, start=1):
-            if (status := process.poll()) is not None:
-                raise (AlreadySaidError() if status > 0 else _killed(number, -status)) from exception
-        time.sleep(0.05)
+    failed = _soon(lambda: [(number, p.returncode) for number, p in enumerate(started, start=1) if p.poll()])
+    for number, status in failed:
+        raise (AlreadySaidError() if status > 0 else _killed(number, -status)) from exception
     raise GelError(
         "another process of this run has ended; see what it has said, or whether its machine was short of memory"
     ) from exception
 
 
 def _killed(number: int, by: int) -> GelError:
-    name = signal.Signals(by).name if by else "itself"
+    name = signal.Signals(by).name
     return GelError(f"process {number} of this run was ended by {name}; was the machine short of memory?")
+
+
+def _soon(look: Callable[[], Found]) -> Found:
+    """What there is to be found at last: looks until it is something, but no longer than :data:`PATIENCE`."""
+    end = time.monotonic() + PATIENCE
+    while not (found := look()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
 
 
 def is_to_speak() -> bool:
@@ -143,9 +150,4 @@ def is_to_speak() -> bool:
     if "PJRT_LOCAL_PROCESS_RANK" in os.environ:  # torch_xla waits for all of its processes, so that each would speak
         return False
     parent = os.getppid()
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if os.getppid() != parent:
-            return False
-        time.sleep(0.05)
-    return True
+    return not _soon(lambda: os.getppid() != parent)

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,7 @@ from typing import Any
 import pytest
 from conftest import FIT, TINY, Ran, refused, start_gel_fit
 from lightning.pytorch import Callback, LightningModule, Trainer
-from test_cli import wait_for
-from test_distributed import RUN, group_is_there, wait_until_gone
+from test_distributed import in_processes
 
 from gel_lightning import processes
 from gel_lightning.errors import GelError
@@ -41,26 +41,28 @@ class EndsAlone(Callback):
         raise GelError("only here; do something") if self.how == "error" else ZeroDivisionError("a bug")
 
 
-def fit_in_two(
-    strategy: str, pictures: tuple[object, ...], cwd: Path, monkeypatch: pytest.MonkeyPatch, *options: object
-) -> Ran:
+FitInTwo = Callable[[str, int, str], Ran]
+
+
+@pytest.fixture
+def fit_in_two(pictures: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FitInTwo:
+    """Runs a fit in two processes of a strategy, of which that of a rank ends alone."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    several = ("--trainer.devices", "2", "--trainer.strategy", strategy)
-    process = start_gel_fit("fit", *FIT, *pictures, *several, *options, cwd=cwd, start_new_session=True)
-    status = process.wait(timeout=300)
-    wait_until_gone(process)
-    return Ran(status, (cwd / "run.out").read_text(), (cwd / "run.err").read_text())
+
+    def run(strategy: str, rank: int, how: str) -> Ran:
+        alone = f"{{class_path: test_processes.EndsAlone, init_args: {{rank: {rank}, how: {how}}}}}"
+        ran = in_processes("fit", *FIT, *pictures, "--trainer.callbacks+", alone, cwd=tmp_path, strategy=strategy)
+        assert ran.status != 0
+        return ran
+
+    return run
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("rank", [0, 1])
-def test_an_error_of_one_alone_is_said_by_it(
-    strategy: str, rank: int, pictures: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alone = f"{{class_path: test_processes.EndsAlone, init_args: {{rank: {rank}, how: error}}}}"
-    ran = fit_in_two(strategy, pictures, tmp_path, monkeypatch, "--trainer.callbacks+", alone)
-    assert ran.status != 0
+def test_an_error_of_one_alone_is_said_by_it(strategy: str, rank: int, fit_in_two: FitInTwo, tmp_path: Path) -> None:
+    ran = fit_in_two(strategy, rank, "error")
     assert ran.err == "gel-fit: error: only here; do something\n"
     assert not (tmp_path / "lightning_logs/results.csv").exists()
 
@@ -68,31 +70,13 @@ def test_an_error_of_one_alone_is_said_by_it(
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("how", ["bug", "killed"])
-def test_what_one_cannot_say_another_one_says(
-    strategy: str, how: str, pictures: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alone = f"{{class_path: test_processes.EndsAlone, init_args: {{rank: 1, how: {how}}}}}"
-    ran = fit_in_two(strategy, pictures, tmp_path, monkeypatch, "--trainer.callbacks+", alone)
-    assert ran.status != 0
+def test_what_one_cannot_say_another_one_says(strategy: str, how: str, fit_in_two: FitInTwo) -> None:
+    ran = fit_in_two(strategy, 1, how)
     if how == "killed":
         assert re.fullmatch(r"gel-fit: error: process 1 .* SIGKILL; .*memory\?\n", ran.err), ran.err
     else:
         assert len(re.findall("^.*ZeroDivisionError: a bug$", ran.err, re.MULTILINE)) == 1, ran.err
         assert "gloo" not in ran.err
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_processes_of_functions_too(
-    pictures: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    several = ("--trainer.devices", "2", "--trainer.strategy", "ddp_fork", "--trainer.max_epochs", "1000")
-    process = start_gel_fit("fit", *FIT, *pictures, *several, cwd=tmp_path, start_new_session=True)
-    wait_for((tmp_path / RUN / "checkpoints/last.ckpt").exists, process)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    wait_until_gone(process)
-    assert not group_is_there(process.pid)
-    assert (tmp_path / "run.err").read_text() == ""
 
 
 @pytest.mark.slow
@@ -106,7 +90,7 @@ def test_one_process_starts_no_other(command: tuple[str, ...], pictures: tuple[o
 
 def trainer_of(rank: int, world_size: int, *statuses: int | None) -> Any:
     """A stand-in for the trainer of a process that has started others, which have ended with these statuses."""
-    started = [SimpleNamespace(poll=lambda status=status: status) for status in statuses]
+    started = [SimpleNamespace(poll=lambda status=status: status, returncode=status) for status in statuses]
     strategy = SimpleNamespace(launcher=SimpleNamespace(procs=started) if started else None)
     return SimpleNamespace(world_size=world_size, is_global_zero=rank == 0, strategy=strategy)
 
