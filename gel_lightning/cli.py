@@ -39,8 +39,8 @@ from gel_lightning.processes import (
     AlreadySaidError,
     LostProcesses,
     ProcessesNeededError,
-    is_to_speak,
     join_processes,
+    print_error,
     run_in_processes,
 )
 from gel_lightning.progress import RunProgress
@@ -489,5 +489,4 @@ def one_line(error: BaseException) -> str:
 
 
 def _complain(text: str) -> None:
-    if is_to_speak():
-        print(f"gel-fit: error: {text}", file=sys.stderr)
+    print_error(f"gel-fit: error: {text}")

@@ -7,11 +7,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from typing import NoReturn, TypeVar
 
+import torch.distributed as dist
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from torch.distributed import distributed_c10d
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from gel_lightning.accelerators import on_xla
@@ -20,11 +24,11 @@ from gel_lightning.errors import GelError
 LOST = re.compile(r"gloo/transport|NCCL|by peer")
 """What PyTorch says where a process has ended for which another one waits."""
 PATIENCE = 3.0
-"""Seconds in which all processes come upon an error that is not of one alone."""
-
+"""Seconds in which all processes come upon an error that is not of one alone, and one prints it."""
 Found = TypeVar("Found")
 
 _joined = False
+_parent = os.getppid()
 
 
 class AlreadySaidError(GelError):
@@ -89,8 +93,8 @@ def run_in_processes(launcher: _MultiProcessingLauncher, command: Callable[[], i
 
 
 def _in_process(command: Callable[[], int], args: list[str]) -> int:
-    global _joined
-    _joined = True
+    global _joined, _parent
+    _joined, _parent = True, os.getppid()
     sys.argv[1:] = args
     status = command()
     if status:
@@ -139,15 +143,28 @@ def _soon(look: Callable[[], Found]) -> Found:
     return found
 
 
-def is_to_speak() -> bool:
-    """Whether this process is to say what went wrong: the first one, or one alone in having an error.
+def print_error(text: str) -> None:
+    """Prints an error, in one of the processes that come upon it: the first one, or one alone in having it.
 
     Another one gives the first one some seconds, in which that comes upon the same error and ends, and with it this one
-    or its parent.
+    or its parent. If it is not as quick as that, whichever comes first prints the error.
+
+    Args:
+        text: one line.
     """
-    if getattr(rank_zero_only, "rank", 0) == 0:
-        return True
-    if "PJRT_LOCAL_PROCESS_RANK" in os.environ:  # torch_xla waits for all of its processes, so that each would speak
-        return False
-    parent = os.getppid()
-    return not _soon(lambda: os.getppid() != parent)
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        if "PJRT_LOCAL_PROCESS_RANK" in os.environ:  # torch_xla waits for all of its processes, so each would print
+            return
+        if _soon(lambda: os.getppid() != _parent):
+            return
+    if not dist.is_initialized():
+        print(text, file=sys.stderr)
+        return
+    store = distributed_c10d._get_default_store()  # PyTorch has no public way to what all processes share
+    with suppress(RuntimeError):  # the one that was to print it has ended without
+        if store.add("error", 1) > 1:
+            store.wait(["error printed"], timedelta(seconds=PATIENCE))
+            return
+    print(text, file=sys.stderr, flush=True)
+    with suppress(RuntimeError):
+        store.set("error printed", "")

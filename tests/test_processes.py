@@ -3,12 +3,14 @@
 import os
 import re
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from conftest import FIT, TINY, Ran, refused, start_gel_fit
 from lightning.pytorch import Callback, LightningModule, Trainer
 from test_distributed import in_processes
@@ -39,6 +41,21 @@ class EndsAlone(Callback):
         if self.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         raise GelError("only here; do something") if self.how == "error" else ZeroDivisionError("a bug")
+
+
+class ComesLate(Callback):
+    """Has one of the processes take longer than the other one is patient, before it comes upon an error.
+
+    Args:
+        rank: of that process.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.global_rank == self.rank:
+            time.sleep(processes.PATIENCE + 2)
 
 
 FitInTwo = Callable[[str, int, str], Ran]
@@ -80,6 +97,21 @@ def test_what_one_cannot_say_another_one_says(strategy: str, how: str, fit_in_tw
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_of_both_is_said_once_however_late(
+    strategy: str, rank: int, pictures: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    (tmp_path / "results.csv").write_text("something else\n")
+    late = f"{{class_path: test_processes.ComesLate, init_args: {{rank: {rank}}}}}"
+    options = (*FIT, *pictures, "--trainer.callbacks+", late, "--results_file", "results.csv")
+    ran = in_processes("fit", *options, cwd=tmp_path, strategy=strategy)
+    assert ran.status != 0
+    assert re.fullmatch("gel-fit: error: results.csv: not a results file .*\n", ran.err), ran.err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("fit",), ("compare", "--backbones", "resnet18", "--heads", "single", "multi")])
 def test_one_process_starts_no_other(command: tuple[str, ...], pictures: tuple[object, ...], tmp_path: Path) -> None:
     options = (*TINY, *pictures, "--trainer.max_epochs", "1", "--trainer.strategy", "ddp_fork")
@@ -117,14 +149,49 @@ def test_other_errors_are_left_as_they_are(world_size: int, error: BaseException
     LostProcesses().on_exception(trainer_of(0, world_size, 1), None, error)  # type: ignore[arg-type]
 
 
-def test_the_first_process_speaks_at_once_and_the_others_after_their_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_process_speaks_at_once_and_the_others_after_their_patience(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(processes, "PATIENCE", 0.2)
+
+    def said() -> str:
+        processes.print_error("an error")
+        return capsys.readouterr().err
+
     for rank in (0, 1):
         monkeypatch.setattr(processes.rank_zero_only, "rank", rank)
-        assert processes.is_to_speak()
+        assert said() == "an error\n"
     monkeypatch.setenv("PJRT_LOCAL_PROCESS_RANK", "1")
-    assert not processes.is_to_speak()
+    assert said() == ""
     monkeypatch.delenv("PJRT_LOCAL_PROCESS_RANK")
-    parents = iter([1234, 1234, 1])
-    monkeypatch.setattr(processes.os, "getppid", lambda: next(parents))  # its parent, the first one, has ended
-    assert not processes.is_to_speak()
+    parents = iter([processes._parent, processes._parent, 1])
+    monkeypatch.setattr(processes.os, "getppid", lambda: next(parents))  # its parent, the first one, ends now
+    assert said() == ""
+    monkeypatch.setattr(processes.os, "getppid", lambda: 1)  # or has ended before
+    assert said() == ""
+
+
+@pytest.fixture
+def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """This process as the first one of several, and the store that it shares with them."""
+    monkeypatch.setattr(processes, "PATIENCE", 0.2)
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield processes.distributed_c10d._get_default_store()
+    torch.distributed.destroy_process_group()
+
+
+def test_of_connected_processes_the_first_to_come_upon_an_error_prints_it(
+    connected: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        processes.print_error("an error")
+    assert capsys.readouterr().err == "an error\n"
+
+
+def test_a_process_that_ends_before_it_prints_leaves_it_to_another(
+    connected: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connected.add("error", 1)
+    processes.print_error("an error")
+    assert capsys.readouterr().err == "an error\n"
