@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ from gel_lightning.datasets import PictureDataset
 from gel_lightning.drawn import draw_data_set
 from gel_lightning.features import GPU_BATCH
 from gel_lightning.folders import LabelledPictures
-from gel_lightning.splits import hash_pictures, near_duplicate_groups
+from gel_lightning.splits import hash_pictures, near_duplicate_groups, stratified_split
 from gel_lightning.store import list_stores
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -259,15 +260,16 @@ def sharding(work: Path) -> list[Figure]:
     One process uses all cores with threads, and two share them: on a machine with few cores the ratio of two processes
     to one is to be 1, for nothing is gained and nothing lost. What each has to itself, as it has a device of its own,
     is shown by the ratio to one process of one thread. The extrapolation to many pictures, on this machine, has in it
-    that they are decoded and hashed before, in proportion to their number, and compared, in proportion to its square.
+    that they are decoded and hashed before and split after, in proportion to their number, and the comparison of as
+    many random hashes.
     """
     number = 400
     pictures = work / "sharded"
     if not pictures.exists():
         copy_pictures(work / "pictures/dataset", pictures, number)
     hashed = number / seconds_of(lambda: hash_pictures(pictures_in(pictures)))
-    some = np.random.default_rng(0).integers(2**64, size=20_000, dtype=np.uint64)
-    pairs = len(some) ** 2 / 2 / seconds_of(lambda: near_duplicate_groups(some))
+    places = np.arange(20_000)
+    split = seconds_of(lambda: stratified_split(places % 2, places, 0.2, 42)) / len(places)
     two, runs = ("--trainer.devices", "2", "--trainer.strategy", "ddp"), []
     for _ in range(2):  # in turn, since the machine is faster and slower at times
         runs.append([sharded(work, pictures, number, OMP_NUM_THREADS="1"), sharded(work, pictures, number)])
@@ -279,11 +281,12 @@ def sharding(work: Path) -> list[Figure]:
         for what, speed, target in (("one with all cores", whole, 0.9), ("one of one thread", single, 1.3))
     ]
     for many in (61_000, 10_000_000):
-        compared = many**2 / 2 / pairs
-        hours = [(many / hashed + many / speed + compared) / 3600 for speed in (whole, shared)]
+        hashes = np.random.default_rng(0).integers(2**64, size=many, dtype=np.uint64)
+        compared = seconds_of(partial(near_duplicate_groups, hashes))
+        hours = [(many * (1 / hashed + 1 / speed + split) + compared) / 3600 for speed in (whole, shared)]
         measured = (
-            f"{hours[0]:.1f} h in one process, {hours[1]:.1f} h in two, {compared / 3600:.1f} h of them to look for "
-            f"near-duplicates; {many * size / 1e9:.2f} GB"
+            f"{hours[0]:.1f} h in one process, {hours[1]:.1f} h in two, {compared:.1f} s of them to compare hashes and "
+            f"{many * split:.0f} s to split; {many * size / 1e9:.2f} GB"
         )
         what = f"extrapolated to {many:,} pictures: {size:.0f} bytes each, decoded and hashed at {hashed:.0f}/s"
         figures.append(Figure(what, measured, "-", True))

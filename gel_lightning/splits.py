@@ -1,6 +1,6 @@
 """Groups of near-identical pictures, and splits that keep each group on one side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def picture_hashes(results: Sequence[int | PictureError]) -> NDArray[np.uint64]:
 def near_duplicate_groups(hashes: NDArray[np.uint64], max_distance: int = 4) -> NDArray[np.intp]:
     """Groups pictures that are linked by pairs whose hashes differ in few bits.
 
-    All pairs are compared, some millions at a time.
+    Where two hashes differ in d bits, at least one of d + 1 parts of them is equal: only those are compared.
 
     Args:
         hashes: perceptual hashes, [n].
@@ -85,17 +85,48 @@ def near_duplicate_groups(hashes: NDArray[np.uint64], max_distance: int = 4) -> 
     unique, place = np.unique(hashes, return_inverse=True)
     n = len(unique)
     groups = np.arange(n)
+    for first, second in _gathered(_near_pairs(unique, max_distance)):
+        links = coo_array((np.ones(len(first), bool), (groups[first], groups[second])), (n, n))
+        groups = connected_components(links, directed=False)[1][groups]
+    return np.unique(groups, return_inverse=True)[1][place]
+
+
+def _near_pairs(hashes: NDArray[np.uint64], max_distance: int) -> Iterator[NDArray[np.intp]]:
+    """Yields the pairs of indices of near-identical hashes, [2, m], some of them more than once."""
+    for bits in np.array_split(np.arange(64), max_distance + 1):
+        mask = np.uint64(sum(1 << int(bit) for bit in bits))
+        order = np.argsort(hashes & mask)
+        ends = np.flatnonzero(np.diff(hashes[order] & mask)) + 1
+        for equal in np.split(order, ends):
+            if len(equal) > 1:
+                for pairs in _compared(hashes[equal], max_distance):
+                    yield equal[pairs]
+
+
+def _compared(hashes: NDArray[np.uint64], max_distance: int) -> Iterator[NDArray[np.intp]]:
+    """Compares all of n hashes, some millions of pairs at a time, and yields the near pairs of indices, [2, m]."""
+    n = len(hashes)
     # As vectors of 64 signs, two hashes at distance d have the dot product 64 - 2d.
-    signs = 1 - 2 * np.unpackbits(unique.view(np.uint8).reshape(n, 8), axis=1).astype(np.float32)
-    rows = MAX_PAIRS // max(n, 1) + 1
+    signs = 1 - 2 * np.unpackbits(hashes.view(np.uint8).reshape(n, 8), axis=1).astype(np.float32)
+    rows = MAX_PAIRS // n + 1
     for start in range(0, n, rows):
         near = signs[start : start + rows] @ signs[start:].T >= 64 - 2 * max_distance
         row, column = np.divmod(np.flatnonzero(near), near.shape[1])  # several times as fast as near.nonzero()
-        first, second = groups[start + row], groups[start + column]
-        if (first != second).any():
-            links = coo_array((np.ones(len(first), bool), (first, second)), (n, n))
-            groups = connected_components(links, directed=False)[1][groups]
-    return np.unique(groups, return_inverse=True)[1][place]
+        if (once := row < column).any():
+            yield start + np.stack([row[once], column[once]])
+
+
+def _gathered(parts: Iterator[NDArray[np.intp]]) -> Iterator[NDArray[np.intp]]:
+    """Yields pairs, [2, m], some millions at a time."""
+    held, number = list[NDArray[np.intp]](), 0
+    for pairs in parts:
+        held.append(pairs)
+        number += pairs.shape[1]
+        if number >= MAX_PAIRS:
+            yield np.concatenate(held, axis=1)
+            held, number = [], 0
+    if held:
+        yield np.concatenate(held, axis=1)
 
 
 def repeated_groups(groups: ArrayLike) -> list[list[int]]:
