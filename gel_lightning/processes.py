@@ -106,12 +106,17 @@ class LostProcesses(Callback):
     """Ends a process that has waited for one which has ended with one line or none, in place of a traceback."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Finds out what has become of the other process.
+        """Finds out what has become of the other process, unless it is Ctrl-C that ends both.
 
         Raises:
             GelError: a process was killed, and so has not said why.
             AlreadySaidError: it has.
         """
+        if isinstance(exception, KeyboardInterrupt):
+            if trainer.local_rank and not (_joined or dist.is_torchelastic_launched()):
+                # The process that has started this one ends it; one that ends before, Lightning takes for a failure.
+                _soon(lambda: os.getppid() != _parent)
+            return
         if trainer.world_size > 1 and isinstance(exception, RuntimeError) and LOST.search(str(exception)):
             _tell_of_the_lost(trainer, exception)
 
@@ -121,7 +126,9 @@ def _tell_of_the_lost(trainer: Trainer, exception: BaseException) -> NoReturn:
         time.sleep(PATIENCE)  # the process that has started both sees the other one first, and ends this one
     if _joined or not trainer.is_global_zero:
         raise AlreadySaidError from exception
-    started = getattr(trainer.strategy.launcher, "procs", [])
+    watched = getattr(trainer.strategy.launcher, "procs", [])
+    started = list(watched)
+    watched.clear()  # Lightning would kill this process when it sees that another one has ended
     failed = _soon(lambda: [(number, p.returncode) for number, p in enumerate(started, start=1) if p.poll()])
     for number, status in failed:
         raise (AlreadySaidError() if status > 0 else _killed(number, -status)) from exception

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import FIT, TINY, Ran, refused, start_gel_fit
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch import Callback, LightningModule, Trainer
 from test_distributed import in_processes
 
@@ -56,6 +58,19 @@ class ComesLate(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.global_rank == self.rank:
             time.sleep(processes.PATIENCE + 2)
+
+
+class EndsSlowly(Callback):
+    """Has the first process take a second to end, and Lightning watch it, which kills it if another one is gone."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for thread in threading.enumerate():
+            if isinstance(thread, _ChildProcessObserver):
+                thread._sleep_period = 0.05  # type: ignore[assignment]
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if trainer.global_rank == 0:
+            time.sleep(1)
 
 
 FitInTwo = Callable[[str, int, str], Ran]
@@ -124,7 +139,7 @@ def trainer_of(rank: int, world_size: int, *statuses: int | None) -> Any:
     """A stand-in for the trainer of a process that has started others, which have ended with these statuses."""
     started = [SimpleNamespace(poll=lambda status=status: status, returncode=status) for status in statuses]
     strategy = SimpleNamespace(launcher=SimpleNamespace(procs=started) if started else None)
-    return SimpleNamespace(world_size=world_size, is_global_zero=rank == 0, strategy=strategy)
+    return SimpleNamespace(world_size=world_size, is_global_zero=rank == 0, local_rank=rank, strategy=strategy)
 
 
 def test_who_says_that_a_process_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
