@@ -13,7 +13,7 @@ import torchvision
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from gel_lightning.accelerators import PaddedBatches, on_xla, run_gathered
 from gel_lightning.backbones import Backbone
@@ -72,8 +72,8 @@ def find_features(
         pictures: n pictures.
         views: how many views of each there are.
         batch_size: pictures that go through the backbone at once; on a GPU at least :data:`GPU_BATCH`.
-        num_workers: processes that decode pictures beside another device. On the CPU they would but take turns
-            with the backbone: there threads decode a batch before it goes through.
+        num_workers: processes that augment pictures beside another device than the CPU, where they would but take
+            turns with the backbone. Pictures themselves are decoded by threads, a batch while a device computes.
 
     Returns:
         The vectors of each view, n each.
@@ -139,8 +139,8 @@ class _Decoded(Dataset[tuple[Tensor, bytes]]):
         return self.pictures.decode(index)
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, bytes]]:
-        """Decodes a batch, in threads unless this is one of several processes or draws from the one generator."""
-        if get_worker_info() is not None or self.pictures.augmentation is not None:
+        """Decodes a batch, in threads unless it is augmented: that draws from the one generator of a process."""
+        if max(indices) >= len(self.pictures):
             return [self[index] for index in indices]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(self.pictures.decode, indices))
@@ -157,7 +157,7 @@ def _compute(
 ) -> None:
     """Adds the vectors of the wanted items of each view to its store."""
     device, precision, xla = trainer.strategy.root_device, trainer.precision_plugin, on_xla(trainer)
-    options: dict[str, Any] = {"num_workers": 0 if device.type == "cpu" else num_workers}
+    options: dict[str, Any] = {}
     if device.type == "cuda":
         batch_size = max(batch_size, GPU_BATCH)
         options["pin_memory"] = True
@@ -171,10 +171,11 @@ def _compute(
         precision.forward_context(),
         picture_progress("computing features", sum(map(len, wanted)), shown) as advance,
     ):
-        for store, items in zip(stores, wanted, strict=True):
+        for view, (store, items) in enumerate(zip(stores, wanted, strict=True)):
             if not items:
                 continue
-            loader = DataLoader(_Decoded(pictures), batch_size, sampler=items, **options)
+            workers = num_workers if view and device.type != "cpu" else 0
+            loader = DataLoader(_Decoded(pictures), batch_size, sampler=items, num_workers=workers, **options)
             with store.adding() as add:
                 for digests, vectors in _one_behind(_vectors(trainer, backbone, loader)):
                     add(digests, vectors()[: len(digests)].to(torch.float64).numpy())
