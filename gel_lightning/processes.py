@@ -115,7 +115,7 @@ class LostProcesses(Callback):
         if isinstance(exception, KeyboardInterrupt):
             if trainer.local_rank and not (_joined or dist.is_torchelastic_launched()):
                 # The process that has started this one ends it; one that ends before, Lightning takes for a failure.
-                _soon(lambda: os.getppid() != _parent)
+                _parent_ends()
             return
         if trainer.world_size > 1 and isinstance(exception, RuntimeError) and LOST.search(str(exception)):
             _tell_of_the_lost(trainer, exception)
@@ -150,6 +150,11 @@ def _soon(look: Callable[[], Found]) -> Found:
     return found
 
 
+def _parent_ends() -> bool:
+    """Waits for the process that has started this one to end, and tells whether it has."""
+    return _soon(lambda: os.getppid() != _parent)
+
+
 def print_error(text: str) -> None:
     """Prints an error, in one of the processes that come upon it: the first one, or one alone in having it.
 
@@ -162,7 +167,7 @@ def print_error(text: str) -> None:
     if getattr(rank_zero_only, "rank", 0) != 0:
         if "PJRT_LOCAL_PROCESS_RANK" in os.environ:  # torch_xla waits for all of its processes, so each would print
             return
-        if _soon(lambda: os.getppid() != _parent):
+        if _parent_ends():
             return
     if not dist.is_initialized():
         print(text, file=sys.stderr)

@@ -73,10 +73,13 @@ def gel_fit(*args: object, cwd: Path) -> Ran:
 
 
 def start_gel_fit(*args: object, cwd: Path, name: str = "run", **options: Any) -> "subprocess.Popen[bytes]":
-    """Starts gel-fit in a process of its own, in a folder; it prints to the files NAME.out and NAME.err there."""
+    """Starts gel-fit in a process of its own, in a folder; it prints to the files NAME.out and NAME.err there.
+
+    Its options may name classes of the tests.
+    """
     with (cwd / f"{name}.out").open("wb") as out, (cwd / f"{name}.err").open("wb") as err:
         command = [sys.executable, "-m", "gel_lightning", *map(str, args)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
         return subprocess.Popen(
             command, cwd=cwd, env=environment, stdout=out, stderr=err, **{"preexec_fn": _heed_ctrl_c, **options}
         )

@@ -215,10 +215,7 @@ def test_an_error_is_said_once(uneven: tuple[object, ...], broken: str, tmp_path
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
-def test_ctrl_c_ends_all_processes(
-    uneven: tuple[object, ...], strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+def test_ctrl_c_ends_all_processes(uneven: tuple[object, ...], strategy: str, tmp_path: Path) -> None:
     options = (*uneven, "--data.cache_dir", tmp_path / "cache", "--trainer.max_epochs", "1000")
     options += ("--trainer.callbacks+", "test_processes.EndsSlowly")
     process = start_gel_fit(

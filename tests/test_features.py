@@ -452,15 +452,11 @@ def test_killed_runs_leave_what_is_right(train_dir: Path, tmp_path: Path, filled
 def test_killed_commands_leave_what_is_right(pictures: tuple[object, ...], tmp_path: Path) -> None:
     """Two at once on one empty store."""
     options = (*FIT, *pictures, "--trainer.logger", "false")
-    shutil.copy(__file__, tmp_path / "killer.py")
-    killer = ("--data.cache_dir", "cache", "--data.batch_size", "2", "--trainer.callbacks+=killer.Killer")
-    environment = os.pathsep.join((str(tmp_path), str(Path(__file__).parent)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", environment)
-        runs = [
-            start_gel_fit("fit", *options, *killer, f"--trainer.callbacks.seed={seed}", cwd=tmp_path, name=str(seed))
-            for seed in range(2)
-        ]
+    killer = ("--data.cache_dir", "cache", "--data.batch_size", "2", "--trainer.callbacks+=test_features.Killer")
+    runs = [
+        start_gel_fit("fit", *options, *killer, f"--trainer.callbacks.seed={seed}", cwd=tmp_path, name=str(seed))
+        for seed in range(2)
+    ]
     statuses = {run.wait(timeout=120) for run in runs}
     assert -signal.SIGKILL in statuses
     assert statuses <= {0, -signal.SIGKILL}  # 0 where the others had left next to nothing to compute

@@ -77,9 +77,8 @@ FitInTwo = Callable[[str, int, str], Ran]
 
 
 @pytest.fixture
-def fit_in_two(pictures: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FitInTwo:
+def fit_in_two(pictures: tuple[object, ...], tmp_path: Path) -> FitInTwo:
     """Runs a fit in two processes of a strategy, of which that of a rank ends alone."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
     def run(strategy: str, rank: int, how: str) -> Ran:
         alone = f"{{class_path: test_processes.EndsAlone, init_args: {{rank: {rank}, how: {how}}}}}"
@@ -115,9 +114,8 @@ def test_what_one_cannot_say_another_one_says(strategy: str, how: str, fit_in_tw
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_of_both_is_said_once_however_late(
-    strategy: str, rank: int, pictures: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    strategy: str, rank: int, pictures: tuple[object, ...], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     (tmp_path / "results.csv").write_text("something else\n")
     late = f"{{class_path: test_processes.ComesLate, init_args: {{rank: {rank}}}}}"
     options = (*FIT, *pictures, "--trainer.callbacks+", late, "--results_file", "results.csv")
