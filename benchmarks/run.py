@@ -36,12 +36,12 @@ from torchvision import datasets, models
 from torchvision.transforms import v2
 
 from gel_lightning import GelClassifier, GelDataModule, MultiLayerHead
-from gel_lightning.datasets import PictureDataset
-from gel_lightning.drawn import draw_data_set
-from gel_lightning.features import GPU_BATCH
-from gel_lightning.folders import LabelledPictures
-from gel_lightning.splits import hash_pictures, near_duplicate_groups, stratified_split
-from gel_lightning.store import list_stores
+from gel_lightning.core.store import list_stores
+from gel_lightning.data.datasets import PictureDataset
+from gel_lightning.data.drawn import draw_data_set
+from gel_lightning.data.folders import LabelledPictures
+from gel_lightning.data.splits import hash_pictures, near_duplicate_groups, stratified_split
+from gel_lightning.features.extraction import GPU_BATCH
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKBONES = ("resnet18", "mobilenet_v3_large", "vgg16")
@@ -52,7 +52,7 @@ GEL_FIT = (sys.executable, "-m", "gel_lightning")
 TIMED_FIT = """
 import sys, time
 from lightning.pytorch import Trainer
-from gel_lightning.cli import main
+from gel_lightning.cli.main import main
 from lightning.pytorch.loops import _FitLoop
 run = _FitLoop.run
 def timed(self):

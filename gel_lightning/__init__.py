@@ -5,18 +5,18 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gel_lightning.backbones import build_backbone
-    from gel_lightning.classifier import GelClassifier
-    from gel_lightning.datamodule import GelDataModule
-    from gel_lightning.heads import LinearHead, MultiLayerHead
+    from gel_lightning.data.datamodule import GelDataModule
+    from gel_lightning.models.backbones import build_backbone
+    from gel_lightning.models.heads import LinearHead, MultiLayerHead
+    from gel_lightning.training.classifier import GelClassifier
 
 __version__ = version("gel-lightning")
 _HOMES = {
-    "GelClassifier": "classifier",
-    "GelDataModule": "datamodule",
-    "LinearHead": "heads",
-    "MultiLayerHead": "heads",
-    "build_backbone": "backbones",
+    "GelClassifier": "training.classifier",
+    "GelDataModule": "data.datamodule",
+    "LinearHead": "models.heads",
+    "MultiLayerHead": "models.heads",
+    "build_backbone": "models.backbones",
 }
 __all__ = ["GelClassifier", "GelDataModule", "LinearHead", "MultiLayerHead", "build_backbone"]
 

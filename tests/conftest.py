@@ -47,7 +47,7 @@ def gel_fit(*args: object, cwd: Path) -> Ran:
     # Imported here because it takes time that the tests of drawn pictures, say, need not spend.
     import torch
 
-    from gel_lightning.cli import main
+    from gel_lightning.cli.main import main
 
     out, err = StringIO(), StringIO()
     deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
@@ -79,7 +79,8 @@ def start_gel_fit(*args: object, cwd: Path, name: str = "run", **options: Any) -
     """
     with (cwd / f"{name}.out").open("wb") as out, (cwd / f"{name}.err").open("wb") as err:
         command = [sys.executable, "-m", "gel_lightning", *map(str, args)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+        path = os.pathsep.join(map(str, (ROOT / "tests", ROOT / "tests/core", ROOT)))
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         return subprocess.Popen(
             command, cwd=cwd, env=environment, stdout=out, stderr=err, **{"preexec_fn": _heed_ctrl_c, **options}
         )
@@ -103,7 +104,7 @@ def file_size_limit(number: int) -> Iterator[None]:
 
 def refused(action: Callable[[], Any]) -> str:
     """The text of the error that an action ends in, which is one line."""
-    from gel_lightning.errors import GelError
+    from gel_lightning.core.errors import GelError
 
     with pytest.raises(GelError) as error:
         action()

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gel_lightning.comparison.records import CURVES, PREDICTIONS, Outcome, model_folder, write_about, write_predictions
-from gel_lightning.files import replacing
-from gel_lightning.results import model_columns, rewrite_results
+from gel_lightning.core.files import replacing
+from gel_lightning.training.results import model_columns, rewrite_results
 
 BACKBONES, HEADS, OPTIMIZERS = ("resnet18", "mobilenet_v2"), ("single", "multi"), ("adam", "sgd")
 CLASSES = ("gel", "not_gel")

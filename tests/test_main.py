@@ -12,9 +12,9 @@ import gel_lightning
 # The process of the command with a main of the test's own, and so without a second of imports.
 PROCESS = """
 import atexit, os, sys, threading, time, types
-package, cli = types.ModuleType("gel_lightning"), types.ModuleType("gel_lightning.cli")
+package, cli = types.ModuleType("gel_lightning"), types.ModuleType("gel_lightning.cli.main")
 package.__path__ = PATH
-sys.modules.update({"gel_lightning": package, "gel_lightning.cli": cli})
+sys.modules.update({"gel_lightning": package, "gel_lightning.cli.main": cli})
 
 def main():
     BODY
@@ -116,7 +116,8 @@ return 0"""
 def test_ctrl_c_while_it_is_still_importing(ignored: bool, tmp_path: Path) -> None:
     """Ends it with no traceback, unless it was started to pay no heed, as what runs in the background of a script."""
     slow = "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(1)\ndef main(): return 5\n"
-    (tmp_path / "cli.py").write_text(slow)
+    (tmp_path / "cli").mkdir()
+    (tmp_path / "cli" / "main.py").write_text(slow)
     code = f"""
 import signal, sys, types
 signal.signal(signal.SIGINT, signal.{"SIG_IGN" if ignored else "default_int_handler"})
@@ -139,7 +140,7 @@ import gel_lightning
 assert "torch" not in sys.modules
 from gel_lightning import *
 assert set(gel_lightning.__all__) <= set(globals())
-assert GelClassifier.__module__ == "gel_lightning.classifier"
+assert GelClassifier.__module__ == "gel_lightning.training.classifier"
 try:
     gel_lightning.nothing
 except AttributeError as error:

@@ -18,9 +18,17 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from gel_lightning.callbacks import TensorBoardPages
-from gel_lightning.classifier import DEFAULT_OPTIMIZER
-from gel_lightning.cli import CLI_OPTIONS, GelCLI, Parser, check_seed, claimed, from_here, one_line, training_callbacks
+from gel_lightning.cli.console import print_comparison, print_data, print_line, working
+from gel_lightning.cli.main import (
+    CLI_OPTIONS,
+    GelCLI,
+    Parser,
+    check_seed,
+    claimed,
+    from_here,
+    one_line,
+    training_callbacks,
+)
 from gel_lightning.comparison.answer import answer
 from gel_lightning.comparison.folds import fit_fold, outcome
 from gel_lightning.comparison.grid import BACKBONES, OPTIMIZERS, Model, grid, kind, present_accelerators, read_rows
@@ -37,11 +45,12 @@ from gel_lightning.comparison.records import (
     write_predictions,
 )
 from gel_lightning.comparison.report import REPORT, make_report
-from gel_lightning.console import print_comparison, print_data, print_line, working
-from gel_lightning.errors import GelError
-from gel_lightning.files import replacing
-from gel_lightning.progress import GridProgress
-from gel_lightning.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
+from gel_lightning.core.errors import GelError
+from gel_lightning.core.files import replacing
+from gel_lightning.core.progress import GridProgress
+from gel_lightning.training.callbacks import TensorBoardPages
+from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
+from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 
 DESCRIPTION = """Trains, validates and tests a grid of models on the same pictures, each as `gel-fit fit` would, and
 ranks them; with --folds by cross-validation, which tells what of it is chance. Leaves

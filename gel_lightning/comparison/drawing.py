@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from gel_lightning.comparison.statistics import Difference, Estimate
-from gel_lightning.figures import GRID, INK, MUTED, SURFACE, draw_cells, report_style
-from gel_lightning.files import replacing
+from gel_lightning.core.files import replacing
+from gel_lightning.training.figures import GRID, INK, MUTED, SURFACE, draw_cells, report_style
 
 WIDTH = 7.2  # inches of every figure, so that their letters are of one size on the page
 EDGE = 0.15  # inches left free at the right

@@ -12,12 +12,12 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
-from gel_lightning.callbacks import derived_seed
-from gel_lightning.classifier import GelClassifier
-from gel_lightning.cli import listed, training_callbacks
+from gel_lightning.cli.main import listed, training_callbacks
 from gel_lightning.comparison.records import Outcome
-from gel_lightning.datamodule import GelDataModule
-from gel_lightning.folders import LabelledPictures
+from gel_lightning.data.datamodule import GelDataModule
+from gel_lightning.data.folders import LabelledPictures
+from gel_lightning.training.callbacks import derived_seed
+from gel_lightning.training.classifier import GelClassifier
 
 LOSSES = {"train/loss", "val/loss"}
 

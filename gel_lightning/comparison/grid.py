@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 
-from gel_lightning.backbones import LAST_LINEAR, weights_identity
-from gel_lightning.classifier import known_classes
-from gel_lightning.errors import GelError
-from gel_lightning.results import HARDWARE, HEADS, read_results, short_names
+from gel_lightning.core.errors import GelError
+from gel_lightning.models.backbones import LAST_LINEAR, weights_identity
+from gel_lightning.training.classifier import known_classes
+from gel_lightning.training.results import HARDWARE, HEADS, read_results, short_names
 
 BACKBONES = ("resnet18", "vgg16", "mobilenet_v3_large")
 OPTIMIZERS = ("adam", "sgd")
-"""Of the original study, as its two heads in :data:`~gel_lightning.results.HEADS`."""
+"""Of the original study, as its two heads in :data:`~gel_lightning.training.results.HEADS`."""
 
 
 class Model(NamedTuple):

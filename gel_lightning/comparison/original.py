@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from gel_lightning.comparison.statistics import Estimate, exact_interval
-from gel_lightning.results import MODEL_IDS
+from gel_lightning.training.results import MODEL_IDS
 
 SOURCE = "https://github.com/kalthommusa/Gel-Electrophoresis-Image-Classification"
 

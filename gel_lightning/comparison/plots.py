@@ -42,7 +42,7 @@ from gel_lightning.comparison.original import Original, original_results
 from gel_lightning.comparison.records import Outcome, Record
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
-from gel_lightning.figures import (
+from gel_lightning.training.figures import (
     INK,
     MUTED,
     PALETTE,
@@ -53,7 +53,7 @@ from gel_lightning.figures import (
     ink_on,
     report_style,
 )
-from gel_lightning.metrics import CALIBRATION_BINS, positive_class
+from gel_lightning.training.metrics import CALIBRATION_BINS, positive_class
 
 TEST, FOLDS = "test pictures", "cross-validation"
 LOOKS, STROKES = {TEST: (WRONG, "D"), FOLDS: (RIGHT, "o")}, {TEST: "--", FOLDS: "-"}

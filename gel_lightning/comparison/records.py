@@ -22,8 +22,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
 from gel_lightning.comparison.grid import kind, read_rows, run_name
-from gel_lightning.errors import GelError
-from gel_lightning.files import replacing
+from gel_lightning.core.errors import GelError
+from gel_lightning.core.files import replacing
 
 RESULTS, ABOUT, PREDICTIONS, CURVES = "results.csv", "about.json", "predictions.csv", "curves.csv"
 FACTORS = ("backbone", "head", "optimizer", "hardware")

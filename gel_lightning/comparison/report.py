@@ -17,8 +17,8 @@ from gel_lightning.comparison.plots import plots
 from gel_lightning.comparison.records import Outcome, read_comparison
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
-from gel_lightning.files import replacing
-from gel_lightning.images import PictureError, read_picture
+from gel_lightning.core.files import replacing
+from gel_lightning.data.images import PictureError, read_picture
 
 REPORT, FIGURES, THUMBNAILS = "report.html", "figures", "thumbnails"
 SIDE = 160

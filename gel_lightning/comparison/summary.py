@@ -18,7 +18,7 @@ from gel_lightning.comparison.statistics import (
     factor_effects,
     resampled_share,
 )
-from gel_lightning.metrics import make_metrics, metrics_of_positive, positive_class, single_values
+from gel_lightning.training.metrics import make_metrics, metrics_of_positive, positive_class, single_values
 
 
 class Metric(NamedTuple):

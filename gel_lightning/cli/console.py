@@ -1,0 +1,173 @@
+"""What a person reads in the terminal before and after a run."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from gel_lightning.core.store import Contents
+from gel_lightning.core.xla import device_name
+from gel_lightning.data.datamodule import GelDataModule
+from gel_lightning.training.classifier import GelClassifier
+from gel_lightning.training.results import hyperparameters
+
+STAGE_NAMES = {"val": "validation", "test": "test"}
+
+
+class Announcement(Callback):
+    """Says what is trained on what, before it begins."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the model, the hardware, the pictures, and whether this is but a demonstration."""
+        data = getattr(trainer, "datamodule", None)
+        if not (trainer.is_global_zero and isinstance(pl_module, GelClassifier) and isinstance(data, GelDataModule)):
+            return
+        model = hyperparameters(trainer, pl_module)
+        device = device_name(trainer.strategy.root_device)
+        print_line(
+            f"{model['backbone']} (weights: {model['weights']}) + {model['head']} + {model['optimizer']} "
+            f"on {model['hardware']}{f' ({device})' if device != 'cpu' else ''}, {trainer.max_epochs} epochs"
+        )
+        if device == "XLA:CPU":
+            print_line("The processor runs here what XLA compiles for a TPU: the times are not those of one.")
+        print_data(data, model["weights"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says what was computed before the training could begin, and where it is kept."""
+        data = getattr(trainer, "datamodule", None)
+        cache = data.cache if isinstance(data, GelDataModule) else None
+        if trainer.is_global_zero and cache is not None and cache.computed:
+            print_line(
+                f"{cache.computed} feature vectors computed in {cache.seconds:.1f} seconds "
+                f"({cache.computed / cache.seconds:.0f} a second) and kept in {cache.root}"
+            )
+
+
+def print_data(data: GelDataModule, weights: str) -> None:
+    """Prints what pictures there are, and whether this is but a demonstration."""
+    counts = {part: len(pictures.paths) for part, pictures in data.parts.items()}
+    names = data.parts["train"].class_names
+    print_line(
+        f"{counts['train']} training, {counts['val']} validation and {counts['test']} test pictures of "
+        f"{len(names)} classes: {', '.join(names)}"
+    )
+    made_up = ["drawn pictures"] * data.drawn + ["a random backbone"] * (weights == "none")
+    if made_up:
+        print_line(
+            f"This is a demonstration with {' and '.join(made_up)}: "
+            "its figures say nothing about pictures of real gels."
+        )
+
+
+def print_line(text: str) -> None:
+    """Prints a line as it is: unbroken, and with no markup read into it."""
+    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(text)
+
+
+def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier) -> None:
+    """Prints a table of metrics, a column for each stage.
+
+    Args:
+        metrics: of each stage, ``val`` or ``test``, values by name, such as ``test/accuracy``.
+        model: the classifier that was measured.
+    """
+    table = Table(title=None)
+    table.add_column("metric")
+    rows: dict[str, list[str]] = {}
+    for stage, values in metrics.items():
+        matrix = model.confusion_matrices[stage]
+        right, total = int(matrix.diagonal().sum()), int(matrix.sum())
+        table.add_column(f"{STAGE_NAMES[stage]} ({total} pictures)", justify="right")
+        for key, value in values.items():
+            name = key.partition("/")[2]
+            text = f"{right}/{total}   {value:.4f}" if name == "accuracy" else f"{value:.4f}"
+            rows.setdefault(name, []).append(text)
+    for name, cells in rows.items():
+        table.add_row(name.replace("_", " "), *cells)
+    Console(markup=False).print(table)
+
+
+def print_counts(counts: Mapping[str, int]) -> None:
+    """Prints how many pictures were taken for each class, and how many could not be read."""
+    table = Table("predicted", "pictures")
+    table.columns[1].justify = "right"
+    for name, number in counts.items():
+        if name != "error":
+            table.add_row(name, str(number))
+    if counts["error"]:
+        table.add_row("cannot be read", str(counts["error"]))
+    Console(markup=False).print(table)
+
+
+def print_stores(root: Path, stores: Sequence[Contents]) -> None:
+    """Prints what is kept of pictures in a folder, a row for each kind of it."""
+    print_line(f"kept in {root}: {sum(store.size for store in stores) / 1e6:.1f} MB")
+    table = Table("what", "backbone", "weights", "px", "view", "device", box=None)
+    table.add_column("pictures", justify="right")
+    table.add_column("MB", justify="right")
+    for store in stores:
+        key = store.key
+        vectors = [str(key.get(name, "")) for name in ("backbone", "weights", "image_size", "view", "device")]
+        vectors[1] = vectors[1][:8]
+        table.add_row(key.get("kind", "damaged"), *vectors, str(store.rows), f"{store.size / 1e6:.1f}")
+    if stores:
+        Console(markup=False).print(table)
+
+
+def print_comparison(
+    rows: Sequence[Mapping[str, str]], cross_validated: Mapping[str, tuple[float, float, float]] | None = None
+) -> None:
+    """Prints the rows of a results file as a table, the best first, the failed models last.
+
+    The best is that of the highest cross-validated accuracy, else of the highest test accuracy and then ROC AUC; all
+    that have the same accuracy as the best are marked.
+
+    Args:
+        rows: of the results file; those of equal cross-validated accuracy stay in this order.
+        cross_validated: accuracy and the ends of its interval, of each model by its name.
+    """
+
+    def accuracy(row: Mapping[str, str]) -> float:
+        return cross_validated[_model(row)][0] if cross_validated else float(row["accuracy"])
+
+    tested = [row for row in rows if not row["error"]]
+    tested.sort(key=lambda row: (accuracy(row), not cross_validated and float(row["roc_auc"])), reverse=True)
+    table = Table("", "model", box=None)
+    for column in ("cross-validated" if cross_validated else "ROC AUC", "test", "training"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in tested:
+        matrix = json.loads(row["conf_mat"])
+        right, total = sum(line[i] for i, line in enumerate(matrix)), sum(map(sum, matrix))
+        best = accuracy(row) == accuracy(tested[0])
+        table.add_row(
+            "★" if best else "",
+            _model(row),
+            _interval(*cross_validated[_model(row)]) if cross_validated else f"{float(row['roc_auc']):.3f}",
+            f"{right}/{total}  {float(row['accuracy']):.3f}",
+            f"{float(row['training_time_mins']) * 60:.1f} s",
+            style="bold" if best else "",
+        )
+    for row in rows:
+        if row["error"]:
+            table.add_row("✗", _model(row), "failed", style="red")
+    Console(markup=False).print(table)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} ({low:.3f}–{high:.3f})" if low == low else f"{value:.3f}"  # nan is not itself
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says what is being done for as long as it takes, in a terminal."""
+    with Console().status(what):
+        yield
+
+
+def _model(row: Mapping[str, str]) -> str:
+    return " ".join(row[name] for name in ("pretrained_model", "classifier_head", "opt_alg", "hardware_type"))

@@ -1,0 +1,174 @@
+"""What is in a folder of pictures, and what is wrong with it: ``gel-fit data check``."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Column, Table
+
+from gel_lightning.data.folders import is_picture, read_class_folders, visible_files
+from gel_lightning.data.images import PictureError, PictureHeader, describe_picture
+from gel_lightning.data.splits import hash_pictures, near_duplicate_groups, repeated_groups
+
+MAX_GROUPS = 100
+"""The most groups of near-identical pictures that are listed."""
+
+MAX_NAMES = 6
+"""The most pictures of a group that are named."""
+
+
+class _Picture(NamedTuple):
+    name: str  # its path below the folder, as it is printed
+    label: int
+    header: PictureHeader
+    hash: int
+
+
+class _Folder(NamedTuple):
+    path: Path
+    class_names: list[str]
+    pictures: list[_Picture]  # those that can be read
+    errors: list[PictureError]  # of the others
+
+
+def check(train_dir: str | Path, test_dir: str | Path | None = None) -> int:
+    """Prints what pictures there are, which cannot be read, and which are near-identical.
+
+    Args:
+        train_dir: folder of class folders.
+        test_dir: another one, of the same classes, to compare with the first.
+
+    Returns:
+        The exit status: 1 if a picture cannot be read, else 0.
+
+    Raises:
+        GelError: as for :func:`~gel_lightning.data.folders.read_class_folders`.
+    """
+    # File names are to be printed as they are, whatever brackets and colons they hold.
+    console = Console(markup=False, emoji=False, highlight=False)
+    train = _read(Path(train_dir))
+    folders = [train]
+    if test_dir is not None:
+        folders.append(_read(Path(test_dir), train.class_names))
+    for folder in folders:
+        _print_contents(console, folder)
+        _print_unreadable(console, folder)
+        _print_near_identical(console, folder)
+    if test_dir is not None:
+        _print_shared(console, *folders)
+    return int(any(folder.errors for folder in folders))
+
+
+def _read(path: Path, class_names: Sequence[str] | None = None) -> _Folder:
+    paths, labels, names = read_class_folders(path, class_names)
+    pictures, errors = [], []
+    for picture, label, result in zip(paths, labels, hash_pictures(paths), strict=True):
+        if isinstance(result, PictureError):
+            errors.append(result)
+        else:
+            name = _printable(picture.relative_to(path))
+            pictures.append(_Picture(name, label, describe_picture(picture), result))
+    return _Folder(path, [_printable(name) for name in names], pictures, errors)
+
+
+def _print_contents(console: Console, folder: _Folder) -> None:
+    console.out(f"{_printable(folder.path)}: {_number(folder.pictures, 'readable picture')}\n")
+    sizes = Table("class", "pictures", "width", "height", box=None)
+    for label, name in enumerate(folder.class_names):
+        headers = [picture.header for picture in folder.pictures if picture.label == label]
+        widths, heights = [header.width for header in headers], [header.height for header in headers]
+        sizes.add_row(name, str(len(headers)), _range(widths), _range(heights))
+    console.print(sizes, "", sep="\n")
+
+    # Class by class: a classifier may learn a format that only one class has, and not what a gel looks like.
+    counts = Counter((header.format, header.mode, label) for _, label, header, _ in folder.pictures)
+    kinds = Table("format", "Pillow mode", *folder.class_names, box=None)
+    for file_format, mode in sorted({(file_format, mode) for file_format, mode, _ in counts}):
+        in_classes = (counts[file_format, mode, label] for label in range(len(folder.class_names)))
+        kinds.add_row(file_format, mode, *map(str, in_classes))
+    console.print(kinds, "", sep="\n")
+
+    others = Counter(file.suffix.lower() for file in visible_files(folder.path) if not is_picture(file))
+    if others:
+        suffixes = ", ".join(f"{count} {suffix or 'with none'}" for suffix, count in others.most_common())
+        console.out(f"Files left out for their suffix: {_printable(suffixes)}.\n")
+
+
+def _print_unreadable(console: Console, folder: _Folder) -> None:
+    if not folder.errors:
+        console.out("No unreadable pictures.\n")
+        return
+    console.out(f"{_number(folder.errors, 'unreadable picture')}, to remove or replace:")
+    for error in folder.errors:
+        console.out(f"  {_printable(error)}")
+    console.out("")
+
+
+def _print_near_identical(console: Console, folder: _Folder) -> None:
+    groups = [[[folder.pictures[index] for index in group]] for group in _near_identical(folder.pictures)]
+    _print_groups(console, f"near-identical pictures in {_printable(folder.path)}", ["pictures"], groups)
+
+
+def _print_shared(console: Console, train: _Folder, test: _Folder) -> None:
+    pictures, boundary = train.pictures + test.pictures, len(train.pictures)
+    groups = [
+        [
+            [pictures[index] for index in group if index < boundary],
+            [pictures[index] for index in group if index >= boundary],
+        ]
+        for group in _near_identical(pictures)
+        if group[0] < boundary <= group[-1]
+    ]
+    if groups:
+        console.out("A test picture that was trained on proves nothing; to remove from one of the two:")
+    what = f"near-identical pictures across {_printable(train.path)} and {_printable(test.path)}"
+    _print_groups(console, what, ["training", "test"], groups)
+
+
+def _near_identical(pictures: list[_Picture]) -> list[list[int]]:
+    """Finds the groups of two or more, each as indices in ascending order."""
+    return repeated_groups(near_duplicate_groups(np.array([picture.hash for picture in pictures], dtype=np.uint64)))
+
+
+def _print_groups(console: Console, what: str, columns: list[str], groups: list[list[list[_Picture]]]) -> None:
+    """Prints a row a group, with the pictures of each column; those with several labels come first."""
+    if not groups:
+        console.out(f"No {what}.\n")
+        return
+    console.out(f"{_number(groups, 'group')} of {what}:")
+    table = Table(*(Column(column, overflow="fold") for column in columns), "", box=None)
+    groups = sorted(groups, key=_labels_differ, reverse=True)
+    for group in groups[:MAX_GROUPS]:
+        table.add_row(*map(_names, group), "labels differ" if _labels_differ(group) else "")
+    console.print(table)
+    if len(groups) > MAX_GROUPS:
+        console.out(f"  ... and {len(groups) - MAX_GROUPS} more")
+    if _labels_differ(groups[0]):
+        console.out("Where labels differ, one of them is labelled wrongly: move it or remove it.")
+    console.out("")
+
+
+def _labels_differ(group: list[list[_Picture]]) -> bool:
+    return len({picture.label for pictures in group for picture in pictures}) > 1
+
+
+def _names(pictures: list[_Picture]) -> str:
+    names = ", ".join(picture.name for picture in pictures[:MAX_NAMES])
+    return names if len(pictures) <= MAX_NAMES else f"{names} and {len(pictures) - MAX_NAMES} more"
+
+
+def _range(values: list[int]) -> str:
+    return f"{min(values)} to {max(values)}, median {median(values):.0f}" if values else ""
+
+
+def _number(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+def _printable(text: object) -> str:
+    """Escapes what would break a line, move the cursor, or not be text at all in a file's name."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))

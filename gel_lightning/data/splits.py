@@ -1,0 +1,251 @@
+"""Groups of near-identical pictures, and splits that keep each group on one side."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gel_lightning.core.errors import GelError
+from gel_lightning.data.images import PictureError, read_with_digest
+from gel_lightning.data.reading import in_threads
+
+MAX_PAIRS = 2**22
+"""About how many pairs of pictures are compared at once, which takes some 100 MB at most."""
+
+MAX_FOLDS = 100
+"""The most folds of a split, so that the smallest part that can be held out is a hundredth."""
+
+
+def hash_picture(path: str | Path) -> tuple[int, bytes] | PictureError:
+    """Finds the perceptual hash of a picture, with the digest of its file, or why it cannot be read.
+
+    The hash is of 64 bits: which of the 8 x 8 lowest frequencies of the picture at 32 x 32 pixels exceed
+    their median. Size, format, compression and contrast hardly change it. Source: imagehash's ``phash``,
+    after https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html.
+    """
+    import imagehash  # loads scipy
+
+    try:
+        picture, digest = read_with_digest(path)
+    except PictureError as error:
+        return error
+    return int(str(imagehash.phash(picture)), 16), digest
+
+
+def hash_pictures(paths: Sequence[str | Path]) -> list[int | PictureError]:
+    """Finds the perceptual hash of each picture, as :func:`hash_picture` does, or why it cannot be read.
+
+    Args:
+        paths: picture files, n of them.
+
+    Returns:
+        n hashes or errors, in the order of ``paths``.
+    """
+    results = in_threads(hash_picture, paths)
+    return [result if isinstance(result, PictureError) else result[0] for result in results]
+
+
+def picture_hashes(results: Sequence[int | PictureError]) -> NDArray[np.uint64]:
+    """Takes the hashes of pictures, all of which must be readable.
+
+    Args:
+        results: of :func:`hash_pictures`, n of them.
+
+    Returns:
+        Hashes, [n].
+
+    Raises:
+        GelError: pictures cannot be read; all of them are named in its one line.
+    """
+    if errors := [result for result in results if isinstance(result, PictureError)]:
+        pictures, them = ("picture", "it") if len(errors) == 1 else ("pictures", "them")
+        reasons = "; ".join(str(error) for error in errors)
+        raise GelError(f"{len(errors)} {pictures} cannot be read: {reasons}; remove or replace {them}")
+    return np.array(results, dtype=np.uint64)
+
+
+def near_duplicate_groups(hashes: NDArray[np.uint64], max_distance: int = 4) -> NDArray[np.intp]:
+    """Groups pictures that are linked by pairs whose hashes differ in few bits.
+
+    Where two hashes differ in d bits, at least one of d + 1 parts of them is equal: only those are compared.
+
+    Args:
+        hashes: perceptual hashes, [n].
+        max_distance: Hamming distance, in bits, up to which two pictures are near-identical.
+
+    Returns:
+        The group of each picture, [n], numbered from 0; a picture like no other is a group of its own.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    unique, place = np.unique(hashes, return_inverse=True)
+    n = len(unique)
+    groups = np.arange(n)
+    for first, second in _gathered(_near_pairs(unique, max_distance)):
+        links = coo_array((np.ones(len(first), bool), (groups[first], groups[second])), (n, n))
+        groups = connected_components(links, directed=False)[1][groups]
+    return np.unique(groups, return_inverse=True)[1][place]
+
+
+def _near_pairs(hashes: NDArray[np.uint64], max_distance: int) -> Iterator[NDArray[np.intp]]:
+    """Yields the pairs of indices of near-identical hashes, [2, m], some of them more than once."""
+    for bits in np.array_split(np.arange(64), max_distance + 1):
+        mask = np.uint64(sum(1 << int(bit) for bit in bits))
+        order = np.argsort(hashes & mask)
+        ends = np.flatnonzero(np.diff(hashes[order] & mask)) + 1
+        for equal in np.split(order, ends):
+            if len(equal) > 1:
+                for pairs in _compared(hashes[equal], max_distance):
+                    yield equal[pairs]
+
+
+def _compared(hashes: NDArray[np.uint64], max_distance: int) -> Iterator[NDArray[np.intp]]:
+    """Compares all of n hashes, some millions of pairs at a time, and yields the near pairs of indices, [2, m]."""
+    n = len(hashes)
+    # As vectors of 64 signs, two hashes at distance d have the dot product 64 - 2d.
+    signs = 1 - 2 * np.unpackbits(hashes.view(np.uint8).reshape(n, 8), axis=1).astype(np.float32)
+    rows = MAX_PAIRS // n + 1
+    for start in range(0, n, rows):
+        near = signs[start : start + rows] @ signs[start:].T >= 64 - 2 * max_distance
+        row, column = np.divmod(np.flatnonzero(near), near.shape[1])  # several times as fast as near.nonzero()
+        if (once := row < column).any():
+            yield start + np.stack([row[once], column[once]])
+
+
+def _gathered(parts: Iterator[NDArray[np.intp]]) -> Iterator[NDArray[np.intp]]:
+    """Yields pairs, [2, m], some millions at a time."""
+    held, number = list[NDArray[np.intp]](), 0
+    for pairs in parts:
+        held.append(pairs)
+        number += pairs.shape[1]
+        if number >= MAX_PAIRS:
+            yield np.concatenate(held, axis=1)
+            held, number = [], 0
+    if held:
+        yield np.concatenate(held, axis=1)
+
+
+def repeated_groups(groups: ArrayLike) -> list[list[int]]:
+    """Lists the groups of two pictures or more, each as indices in ascending order."""
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(np.asarray(groups).tolist()):
+        members.setdefault(group, []).append(index)
+    return [indices for indices in members.values() if len(indices) > 1]
+
+
+def stratified_split(
+    labels: ArrayLike,
+    groups: ArrayLike,
+    fraction: float,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Holds out a part of the pictures, each class in its share and each group on one side.
+
+    scikit-learn's ``StratifiedGroupKFold`` makes k folds, m of which are held out: m / k is the fraction
+    nearest to ``fraction`` of those for which each class has k groups. 0.2 is 1 of 5, 0.3 is 3 of 10.
+
+    Args:
+        labels: the class of each picture, [n].
+        groups: the group of each picture, [n].
+        fraction: the part to hold out, above 0 and below 1.
+        seed: of the order in which groups of one size are dealt out. The same seed gives the same split.
+        class_names: the name of each label, for errors; the label itself if not given.
+
+    Returns:
+        The indices kept and the indices held out, both sorted.
+
+    Raises:
+        GelError: ``fraction`` is out of range, or a class would be missing on one side.
+    """
+    if not 0 < fraction < 1:
+        raise GelError(f"the fraction to hold out must be above 0 and below 1, not {fraction}: choose another")
+    labels = np.asarray(labels)
+    _, groups = np.unique(groups, return_inverse=True)
+    classes, pictures = np.unique(labels, return_counts=True)
+    different = _different(labels, groups)
+
+    def on_one_side_only(index: int) -> GelError:
+        name = class_names[classes[index]] if class_names else classes[index]
+        return GelError(
+            f"class {name} (pictures: {pictures[index]}, different ones: {different[index]}) cannot be on both "
+            "sides of a split: add different pictures of it"
+        )
+
+    if min(different) < 2:
+        raise on_one_side_only(different.index(min(different)))
+    most_folds = min(*different, MAX_FOLDS)
+    nearest = Fraction(fraction).limit_denominator(most_folds)
+    part = min(max(nearest, Fraction(1, most_folds)), Fraction(most_folds - 1, most_folds))
+
+    folds = _deal(labels, groups, part.denominator, np.random.default_rng(seed))
+    # A group larger than a fold swells the fold that it is in, which had better be kept.
+    folds.sort(key=lambda fold: abs(len(fold) - len(labels) / part.denominator))
+    held_out = np.sort(np.concatenate(folds[: part.numerator]))
+    kept = np.sort(np.concatenate(folds[part.numerator :]))
+    for index, label in enumerate(classes):
+        if label not in labels[kept] or label not in labels[held_out]:
+            raise on_one_side_only(index)
+    return kept, held_out
+
+
+def stratified_folds(
+    labels: ArrayLike,
+    groups: ArrayLike,
+    folds: int,
+    repeats: int,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+) -> list[list[NDArray[np.intp]]]:
+    """Deals the pictures into folds, several times, each class in its share and each group in one fold.
+
+    Args:
+        labels: the class of each picture, [n].
+        groups: the group of each picture, [n].
+        folds: number of folds, at least 2.
+        repeats: how many times all pictures are dealt, each time anew, at least 1.
+        seed: the same seed gives the same folds.
+        class_names: the name of each label, for errors; the label itself if not given.
+
+    Returns:
+        For each repeat the indices in each fold, sorted; every picture is in one fold of each repeat.
+
+    Raises:
+        GelError: the numbers are out of range, or a class has too few groups to be in all folds.
+    """
+    if folds < 2 or repeats < 1:
+        raise GelError(f"{folds} folds, repeated {repeats} times: give 2 folds or more, and 1 repeat or more")
+    labels = np.asarray(labels)
+    _, groups = np.unique(groups, return_inverse=True)
+    for label, different in zip(np.unique(labels), _different(labels, groups), strict=True):
+        if different < folds:
+            name = class_names[label] if class_names else label
+            raise GelError(f"class {name} has {different} different pictures, too few for {folds} folds: ask for fewer")
+    generators = np.random.default_rng(seed).spawn(repeats)
+    dealt = [[np.sort(fold) for fold in _deal(labels, groups, folds, generator)] for generator in generators]
+    if any(len(np.unique(labels[fold])) < len(np.unique(labels)) for repeat in dealt for fold in repeat):
+        raise GelError(
+            "near-identical pictures of different classes leave a fold without one of the classes; gel-fit data check "
+            "lists them: mend their labels, or ask for fewer folds"
+        )
+    return dealt
+
+
+def _different(labels: NDArray[Any], groups: NDArray[np.intp]) -> list[int]:
+    """The number of groups of each class."""
+    return [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
+
+
+def _deal(
+    labels: NDArray[Any], groups: NDArray[np.intp], folds: int, generator: np.random.Generator
+) -> list[NDArray[np.intp]]:
+    """The indices in each fold."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    # Shuffled here: the shuffle=True of scikit-learn before 1.8 loses the stratification (its pull 32540).
+    shuffled = generator.permutation(groups.max() + 1)[groups]
+    return [fold for _, fold in StratifiedGroupKFold(folds).split(labels, labels, shuffled)]

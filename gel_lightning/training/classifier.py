@@ -1,0 +1,415 @@
+"""GelClassifier: a frozen backbone, a head that is trained on its features, and their metrics."""
+
+import json
+import pkgutil
+import warnings
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MetricCollection
+
+from gel_lightning.core.errors import GelError
+from gel_lightning.core.xla import run_gathered
+from gel_lightning.models import heads
+from gel_lightning.models.backbones import (
+    build_backbone,
+    check_weights,
+    known_fingerprint,
+    num_features,
+    weights_identity,
+)
+from gel_lightning.models.heads import HeadCallable, MultiLayerHead
+from gel_lightning.training.metrics import make_metrics, single_values
+
+DEFAULT_CLASSES = ("gel", "not_gel")
+DEFAULT_OPTIMIZER = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
+STAGES = ("train", "val", "test")
+DESCRIBED = {"head": nn.Module, "optimizer": Optimizer, "lr_scheduler": LRScheduler}
+
+
+class GelClassifier(LightningModule):
+    """Classifies pictures with a frozen backbone and a trained head.
+
+    A batch is a sequence whose first two items are pictures, values in [0, 1] of shape ``[N, 1, H, W]`` or
+    ``[N, 3, H, W]``, and labels, shape ``[N]``; what follows is left to others. In place of pictures it takes their
+    feature vectors, shape ``[N, F]``, and then needs no backbone: that is loaded when it is first used.
+    Checkpoints hold the head and plain hyper-parameters, and the name of the backbone's weights instead of the
+    weights.
+
+    Attributes:
+        backbone: the frozen :class:`~gel_lightning.models.backbones.Backbone`.
+        confusion_matrices: of the last epoch of each stage, ``[classes, classes]``, a row for each actual class.
+        probabilities: of the last epoch of each stage, ``[N, classes]``, in the order of its loader.
+        logs_metrics: False logs nothing but losses while fitting, which takes half the time on stored vectors.
+
+    Args:
+        backbone: the frozen network: resnet18, vgg16, mobilenet_v3_large or mobilenet_v2.
+        weights: of the backbone: ``imagenet`` (torchvision's file, from the hub cache or the network),
+            ``none`` (random, for tests and demonstrations), or the path of a state dict, which may lack the
+            last linear layer.
+        head: LinearHead (one layer), MultiLayerHead, or any class of a module made from the number of
+            features and the number of classes.
+        optimizer: any torch optimizer class; it gets the head's parameters alone. None is SGD with a learning
+            rate of 0.001 and a momentum of 0.9.
+        lr_scheduler: any torch learning rate scheduler class; ReduceLROnPlateau with ``monitor``.
+        class_weights: ``balanced`` weighs each class in the training loss by the inverse of its share of the
+            training pictures; a list gives a weight for each class; none weighs all alike.
+        class_names: of the labels, in order. None takes those of the trainer's data module, else gel,
+            not_gel.
+
+    Raises:
+        GelError: no such backbone; weights that cannot be had or do not fit; a head, optimizer or scheduler
+            that a checkpoint could not name.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        weights: str = "imagenet",
+        head: HeadCallable = MultiLayerHead,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        class_weights: str | list[float] | None = None,
+        class_names: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        check_weights(backbone, weights)
+        self.make_head: HeadCallable = described_class("head", head)
+        self.make_optimizer: OptimizerCallable = described_class("optimizer", optimizer or DEFAULT_OPTIMIZER)
+        self.make_lr_scheduler: LRSchedulerCallable | None = described_class("lr_scheduler", lr_scheduler)
+        self.class_weights = class_weights
+        self.save_hyperparameters(logger=False)  # under LightningCLI: plain already
+        self.save_hyperparameters(
+            {
+                **{key: plain_description(key, value) for key, value in self.hparams.items()},
+                "weights": weights_identity(weights),
+                "optimizer": plain_description("optimizer", self.hparams["optimizer"] or DEFAULT_OPTIMIZER),
+            },
+            logger=False,
+        )
+        # LightningCLI's way to rebuild a module makes objects that cannot be described again.
+        self.hparams.pop("_instantiator", None)
+        self.register_buffer("loss_weights", None, persistent=False)
+        self.class_names: tuple[str, ...] = ()
+        self.logs_metrics = True
+        self.confusion_matrices: dict[str, Tensor] = {}
+        self.probabilities: dict[str, Tensor] = {}
+        # Losses, probabilities, labels and indices of the batches of an epoch, and what is computed of them in the end,
+        # on the CPU: on other devices that would be many small steps, with XLA programs of many shapes.
+        self._outcomes: dict[str, list[tuple[Tensor, ...]]] = {stage: [] for stage in STAGES}
+        self._metrics: dict[str, MetricCollection] = {}
+        if class_names is not None:
+            self._name_classes(class_names)
+
+    def __getattr__(self, name: str) -> Any:
+        """Loads the backbone when it is first asked for."""
+        if name != "backbone" or "backbone" in self._modules:
+            return super().__getattr__(name)
+        with torch.inference_mode(False):
+            backbone = build_backbone(self.backbone_name, self.hparams["weights"])
+        # Where the trainer has put the rest of the module, and in its precision.
+        self.backbone = backbone.to(self.device, self.dtype)  # type: ignore[arg-type]  # never a name
+        return self.backbone
+
+    @property
+    def backbone_name(self) -> str:
+        """Torchvision's name of the backbone."""
+        name: str = self.hparams["backbone"]
+        return name
+
+    @property
+    def num_features(self) -> int:
+        """The length of a feature vector."""
+        return num_features(self.backbone_name)
+
+    @cached_property
+    def backbone_fingerprint(self) -> str:
+        """Fingerprint of the backbone's weights; of weights that were loaded before, without loading them again."""
+        loaded = "backbone" in self._modules
+        known = None if loaded else known_fingerprint(self.backbone_name, self.hparams["weights"])
+        return known or self.backbone.fingerprint
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Turns pictures, shape ``[N, 1 or 3, H, W]``, or their features into logits, shape ``[N, classes]``."""
+        logits: Tensor = self.head(self._features(pictures))
+        return logits
+
+    def _features(self, pictures: Tensor) -> Tensor:
+        """The features of pictures; features, shape ``[N, F]``, as they are."""
+        return pictures if pictures.ndim == 2 else self.backbone(pictures)
+
+    def setup(self, stage: str) -> None:
+        """Takes from the data module what only the data know: class names, class weights."""
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "class_names", None)
+        if not self.class_names:
+            self._name_classes(names or DEFAULT_CLASSES)
+        elif names and tuple(names) != self.class_names:
+            raise GelError(
+                f"the pictures' classes are {', '.join(names)}, the model's {', '.join(self.class_names)}; "
+                "rename the class folders or take a model of these classes"
+            )
+        # Lightning warns of modules in eval mode; a frozen backbone is meant to be. It warns of several processes, too,
+        # whose metrics differ, or are of pictures that some get twice: here they are of all pictures, each once.
+        for message in (r"Found \d+ module\(s\) in eval mode", "Using `DistributedSampler`", ".*sync_dist=True"):
+            warnings.filterwarnings("ignore", message=message, category=PossibleUserWarning)
+        # Lightning's own use of torch, which it will have to mend.
+        warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
+        if stage == "fit" and self.class_weights is not None:
+            self.loss_weights = self._loss_weights(getattr(data, "train_class_counts", None))
+
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
+        """Returns ``loss`` (scalar), ``probabilities`` ``[N, classes]`` and ``features`` ``[N, F]``."""
+        return self._step(batch, batch_idx, "train")
+
+    def validation_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
+        """Returns what :meth:`training_step` returns."""
+        return self._step(batch, batch_idx, "val")
+
+    def test_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
+        """Returns what :meth:`training_step` returns."""
+        return self._step(batch, batch_idx, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Returns the probability of each class, shape ``[N, classes]``."""
+        pictures = batch if isinstance(batch, Tensor) else batch[0]
+        probabilities: Tensor = self(pictures).softmax(dim=1)
+        return probabilities
+
+    def on_train_start(self) -> None:
+        """Has the optimizer go over the parameters once a step on the CPU, unless its settings say otherwise.
+
+        A step of Adam takes half the time, and differs in its last bits. On other devices torch chooses itself.
+        """
+        for optimizer in self.trainer.optimizers:
+            if optimizer.defaults.get("fused", False) is None and not optimizer.defaults.get("foreach"):
+                for group in optimizer.param_groups:
+                    group["fused"] = True if self.device.type == "cpu" else None
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        """Ends what XLA is to run at once."""
+        run_gathered(self.trainer)
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        """Ends what XLA is to run at once."""
+        run_gathered(self.trainer)
+
+    def on_predict_batch_end(self, *args: Any) -> None:
+        """Ends what XLA is to run at once."""
+        run_gathered(self.trainer)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the training metrics of the epoch."""
+        self._end_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation metrics of the epoch."""
+        self._end_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test metrics."""
+        self._end_epoch("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Gives the optimizer the head's parameters, and no others.
+
+        Raises:
+            GelError: the optimizer or the scheduler refuses its settings.
+        """
+        try:
+            optimizer = self.make_optimizer(self.head.parameters())
+            scheduler = self.make_lr_scheduler(optimizer) if self.make_lr_scheduler else None
+        except (TypeError, ValueError) as error:
+            raise GelError(f"{error}; change --model.optimizer or --model.lr_scheduler") from error
+        if scheduler is None:
+            return optimizer
+        if isinstance(scheduler, ReduceLROnPlateau):
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor},
+            }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves the backbone out of the checkpoint and puts the fingerprint of its weights in."""
+        state = checkpoint["state_dict"]
+        for key in [key for key in state if key.startswith("backbone.")]:
+            del state[key]
+        checkpoint["backbone_fingerprint"] = self.backbone_fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Puts this module's backbone in the place of the one that was left out.
+
+        Raises:
+            GelError: the head was trained on the features of other weights, or the checkpoint is not ours.
+        """
+        trained_on = checkpoint.get("backbone_fingerprint")
+        if trained_on is None:
+            raise GelError("not a checkpoint of GelClassifier; name one that gel-fit fit has written")
+        if trained_on != self.backbone_fingerprint:
+            raise GelError(
+                f"the checkpoint's head was trained on other {self.hparams['backbone']} weights than "
+                f"{self.hparams['weights']}; name the weights it was trained on with --model.weights"
+            )
+        if "backbone" in self._modules:
+            own = {f"backbone.{key}": value for key, value in self.backbone.state_dict().items()}
+            checkpoint["state_dict"] = own | checkpoint["state_dict"]
+
+    def _name_classes(self, names: Sequence[str]) -> None:
+        """Makes what depends on the classes: the head and the metrics."""
+        self.class_names = tuple(names)
+        self.hparams["class_names"] = list(names)
+        self.head = self.make_head(self.num_features, len(names))
+        metrics = make_metrics(names)
+        self._metrics = {stage: metrics.clone(prefix=f"{stage}/") for stage in STAGES}
+
+    def _loss_weights(self, train_class_counts: Sequence[int] | None) -> Tensor:
+        """One weight a class, shape ``[classes]``."""
+        if self.class_weights == "balanced":
+            if train_class_counts is None:
+                raise GelError(
+                    "class_weights 'balanced' needs a data module with train_class_counts; give a list of weights"
+                )
+            counts = torch.tensor(train_class_counts, dtype=torch.float32)
+            return counts.sum() / (len(counts) * counts)
+        if isinstance(self.class_weights, str) or len(self.class_weights or []) != len(self.class_names):
+            raise GelError(
+                f"class_weights is {self.class_weights!r}; give 'balanced' or one number for each of "
+                f"{', '.join(self.class_names)} (--model.class_weights)"
+            )
+        return torch.tensor(self.class_weights, dtype=torch.float32)
+
+    def _step(self, batch: Sequence[Any], batch_idx: int, stage: str) -> dict[str, Tensor]:
+        pictures, labels = batch[0], batch[1]
+        features = self._features(pictures)
+        logits = self.head(features)
+        loss = functional.cross_entropy(logits, labels, self.loss_weights if stage == "train" else None)
+        probabilities = logits.detach().softmax(dim=1)
+        # Metrics take longer to update than a small head to train: they get an epoch at once.
+        if batch_idx == 0:
+            self._outcomes[stage].clear()
+        indices = batch[2] if len(batch) > 2 else torch.full_like(labels, -1)
+        losses = loss.detach().expand(len(labels))
+        if stage != "train":  # of each picture, since a process may get some that do not count
+            losses = functional.cross_entropy(logits, labels, reduction="none")
+        self._outcomes[stage].append((labels, indices, losses, probabilities))
+        return {"loss": loss, "probabilities": probabilities, "features": features}
+
+    def _end_epoch(self, stage: str) -> None:
+        """Logs the epoch's metrics, and stops a training whose loss is no longer a number."""
+        columns = [torch.cat(parts) for parts in zip(*self._outcomes[stage], strict=True)]
+        self._outcomes[stage].clear()
+        labels, _, losses, self.probabilities[stage] = gathered(self, columns)
+        if self.trainer.sanity_checking:
+            return
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        values = {f"{stage}/loss": losses.mean()}
+        if fitting and not torch.isfinite(values[f"{stage}/loss"]):
+            raise GelError(self._not_finite(stage))
+        if self.logs_metrics or not fitting:
+            metrics = self._metrics[stage]
+            metrics.update(self.probabilities[stage], labels)
+            computed = metrics.compute()
+            metrics.reset()
+            self.confusion_matrices[stage] = computed[f"{stage}/confusion_matrix"]
+            values |= single_values(computed, self.class_names)
+        for name, value in values.items():
+            shown = name in ("train/loss", "val/loss", "val/accuracy")
+            self.log(name, value, prog_bar=shown)
+
+    def _not_finite(self, stage: str) -> str:
+        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was written yet"
+        return (
+            f"the {stage} loss is no longer a number in epoch {self.current_epoch}; {kept}; "
+            "lower the learning rate (--model.optimizer.lr)"
+        )
+
+
+def gathered(module: LightningModule, columns: Sequence[Tensor]) -> list[Tensor]:
+    """Brings together what all processes have of the pictures of an epoch, each picture once, on the CPU.
+
+    Args:
+        module: which the trainer runs.
+        columns: labels, indices and others, a row for each picture; the same number of rows in each process. A
+            label below 0 marks what but fills a batch up, and an index below 0 that it is not known.
+    """
+    several = module.trainer.world_size > 1
+    if several:
+        columns = [cast(Tensor, module.all_gather(column)).flatten(0, 1) for column in columns]
+    columns = [column.cpu() for column in columns]
+    labels, indices = columns[:2]
+    kept = torch.nonzero(labels >= 0).flatten()
+    if several and bool((indices[kept] >= 0).all()):  # processes with too few pictures get some twice
+        kept = kept[np.unique(indices[kept].numpy(), return_index=True)[1]]
+    return [column[kept] for column in columns]
+
+
+def known_classes(name: str) -> list[str]:
+    """The classes that ``head``, ``optimizer`` or ``lr_scheduler`` takes by their bare names."""
+    module, base = (
+        {"head": heads, "optimizer": torch.optim, "lr_scheduler": torch.optim.lr_scheduler}[name],
+        DESCRIBED[name],
+    )
+    kinds = (kind for kind in vars(module).values() if isinstance(kind, type))
+    return sorted(kind.__name__ for kind in kinds if issubclass(kind, base) and kind is not base)
+
+
+def plain_description(name: str, value: Any) -> Any:
+    """Describes a class, or a partial of one, by its name and arguments, so that a checkpoint stays plain data.
+
+    Raises:
+        GelError: the value is a function, or has arguments that are not plain data.
+    """
+    if not callable(value):
+        return value
+    target, arguments = (value.func, value.keywords) if isinstance(value, partial) else (value, {})
+    described = {
+        "class_path": f"{target.__module__}.{getattr(target, '__qualname__', '')}",
+        "init_args": {key: list(v) if isinstance(v, tuple) else v for key, v in arguments.items()},
+    }
+    nameable = isinstance(target, type) and "<" not in described["class_path"]
+    if not nameable or (isinstance(value, partial) and value.args) or not _is_plain(described):
+        raise GelError(
+            f"{name} must be a class that can be imported, or functools.partial of one with keyword arguments, "
+            f"so that a checkpoint can name it; got {value!r}"
+        )
+    return described
+
+
+def described_class(name: str, value: Any) -> Any:
+    """Finds the class that :func:`plain_description` has described, with its arguments; other values stay.
+
+    Raises:
+        GelError: there is no such class here, or it is not of the kind that ``name`` says.
+    """
+    if not isinstance(value, dict):
+        return value
+    path = value["class_path"]
+    try:
+        found = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError) as error:
+        raise GelError(f"{name} {path} cannot be imported ({error}); install or import what defines it") from error
+    if not (isinstance(found, type) and issubclass(found, DESCRIBED[name])):
+        raise GelError(f"{name} {path} is no {DESCRIBED[name].__name__}; this is no checkpoint of gel-fit")
+    return partial(found, **value.get("init_args") or {})
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,551 @@
+import csv
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import read_rows, refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning.pytorch import Callback, LightningModule, Trainer
+from made_up import change_about, make_comparison
+
+from gel_lightning import GelClassifier, GelDataModule, LinearHead
+from gel_lightning.comparison.records import (
+    CURVES,
+    PREDICTIONS,
+    Comparison,
+    CurvesFile,
+    Outcome,
+    read_about,
+    read_comparison,
+    read_predictions,
+    this_machine,
+    write_about,
+    write_predictions,
+)
+from gel_lightning.comparison.summary import Summary
+from gel_lightning.core.errors import GelError
+
+torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
+pytestmark = pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec")  # Lightning's own
+
+SINGLE, MULTI = "resnet18_single_sgd_cpu", "resnet18_multi_sgd_cpu"
+
+
+def small(folder: Path, **options: Any) -> Path:
+    """A comparison of two models, cross-validated in two folds, twice; and one that failed."""
+    grid = {"backbones": ["resnet18"], "heads": ["single", "multi"], "optimizers": ["sgd"]}
+    return make_comparison(folder, **({**grid, "folds": 2, "per_class": 4} | options))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison that no test changes."""
+    return small(tmp_path_factory.mktemp("whole") / "version_0")
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A comparison to be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "version_0"))
+
+
+def outcomes_equal(one: Outcome, other: Outcome) -> bool:
+    return one[:3] == other[:3] and one.labels.tolist() == other.labels.tolist()
+
+
+# What is written is read
+
+
+file_names = st.binary(min_size=1, max_size=30).map(lambda name: os.fsdecode(name.replace(b"\0", b"")))
+some_text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10)
+
+
+@given(
+    class_names=st.lists(some_text, min_size=2, max_size=4, unique=True),
+    paths=st.lists(st.lists(file_names | some_text, min_size=1, max_size=4), max_size=4),
+    seed=st.integers(0, 1000),
+)
+@settings(deadline=None, max_examples=150)
+def test_predictions_of_files_and_classes_of_any_name_are_read_back(
+    class_names: list[str], paths: list[list[str]], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    written = []
+    for place, some in enumerate(paths):
+        probabilities = rng.dirichlet(np.full(len(class_names), 0.1), len(some))  # many of them are next to 0 or 1
+        labels = rng.integers(0, len(class_names), len(some))
+        written.append(Outcome(place // 2, place % 2, tuple(some), labels, probabilities))
+    with TemporaryDirectory() as temporary:
+        path = Path(temporary) / "new" / PREDICTIONS
+        write_predictions(path, class_names, written)
+        read = read_predictions(path, class_names)
+        assert len(read) == len(written)
+        for one, other in zip(read, written, strict=True):
+            assert outcomes_equal(one, other)
+            np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-6)
+        others = [*class_names[1:], class_names[0]]
+        assert "not the predictions of these classes" in refused(lambda: read_predictions(path, others))
+
+
+def test_predictions_are_a_table_that_others_can_read(whole: Path) -> None:
+    rows = read_rows(whole / SINGLE / PREDICTIONS)
+    assert list(rows[0]) == ["repeat", "fold", "path", "actual", "probability_gel", "probability_not_gel"]
+    assert {row["actual"] for row in rows} == {"gel", "not_gel"}
+    assert all(row["path"].startswith("pictures/") for row in rows)
+    assert [row["repeat"] for row in rows] == ["0"] * 4 + ["1"] * 8 + ["2"] * 8
+    for row in rows:
+        assert math.isclose(float(row["probability_gel"]) + float(row["probability_not_gel"]), 1, abs_tol=1e-6)
+
+
+def test_predictions_of_single_precision_are_read_back_to_their_last_digit(tmp_path: Path) -> None:
+    probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], 50).astype(np.float32)
+    outcome = Outcome(0, 0, tuple(map(str, range(50))), np.zeros(50, int), probabilities.astype(float))
+    write_predictions(tmp_path / PREDICTIONS, "abc", [outcome])
+    (read,) = read_predictions(tmp_path / PREDICTIONS, "abc")
+    np.testing.assert_allclose(read.probabilities, probabilities, rtol=5e-7)
+
+
+def test_a_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
+    folder = small(
+        tmp_path / "version_0",
+        heads=["single", "multi", "MyHead"],
+        hardware=["cpu", "gpu"],
+        folds=3,
+        per_class=6,
+        failed=["resnet18_MyHead_sgd_cpu"],
+    )
+    comparison = read_comparison(folder)
+    rows = read_rows(folder / "results.csv")
+    assert comparison.folder == folder
+    assert comparison.class_names == ["gel", "not_gel"]
+    assert comparison.about == json.loads((folder / "about.json").read_text())
+    assert comparison.failed == [rows[2]]
+    assert [record.row for record in comparison.records] == rows[:2] + rows[3:]
+    assert [record.name for record in comparison.records] == [
+        *("resnet18 single sgd cpu", "resnet18 multi sgd cpu"),
+        *("resnet18 single sgd gpu", "resnet18 multi sgd gpu", "resnet18 MyHead sgd gpu"),
+    ]
+    record = comparison.records[1]
+    assert record.levels == {"backbone": "resnet18", "head": "multi", "optimizer": "sgd", "hardware": "cpu"}
+    assert list(record.levels) == ["backbone", "head", "optimizer", "hardware"]
+    assert record.training_seconds == float(rows[1]["training_time_mins"]) * 60
+    assert record.inference_seconds == float(rows[1]["inference_time_secs"])
+    for record in comparison.records:
+        assert record.test[:2] == (0, 0)
+        assert record.test.labels.tolist() == [0] * 3 + [1] * 3
+        assert [outcome[:2] for outcome in record.folds] == [(repeat, fold) for repeat in (1, 2) for fold in (1, 2, 3)]
+        for repeat in (1, 2):
+            paths = [path for outcome in record.folds if outcome.repeat == repeat for path in outcome.paths]
+            assert len(paths) == len(set(paths)) == 12
+        table = read_rows(folder / record.name.replace(" ", "_") / CURVES)
+        assert list(record.curves) == ["train/loss", "train/accuracy", "val/loss", "val/accuracy"]
+        assert record.curves == {name: [float(row[name]) for row in table] for name in record.curves}
+
+
+def test_without_folds_or_epochs_there_are_test_pictures_alone(tmp_path: Path) -> None:
+    folder = small(tmp_path / "version_0", folds=0)
+    (folder / SINGLE / CURVES).unlink()
+    single, multi = read_comparison(folder).records
+    assert (single.folds, multi.folds) == ([], [])
+    assert single.curves == {}
+    assert len(multi.curves["val/loss"]) == 20
+
+
+def test_cells_of_epochs_that_have_no_such_metric_are_read_as_nan(folder: Path) -> None:
+    (folder / SINGLE / CURVES).write_text("epoch,train/loss,val/loss\n1,0.5,\n2,0.25,0.125\n")
+    record, _ = read_comparison(folder).records
+    np.testing.assert_equal(record.curves, {"train/loss": [0.5, 0.25], "val/loss": [math.nan, 0.125]})
+
+
+@given(command=some_text, near=st.lists(st.lists(file_names, min_size=2, max_size=3), max_size=2))
+@settings(deadline=None, max_examples=50)
+def test_what_was_run_is_read_as_it_was_noted(command: str, near: list[list[str]]) -> None:
+    about = {
+        "commands": ["gel-fit compare", command],
+        "class_names": ["ゲル", "no, 'gel'"],
+        "drawn": False,
+        "pictures": {"train": 1, "val": 2, "test": 3},
+        "folds": None,
+        "repeats": 1,
+        "seed": False,
+        "weights": {},
+        "near_duplicates": near,
+        **this_machine(),
+    }
+    with TemporaryDirectory() as temporary:
+        write_about(Path(temporary), about)
+        assert read_about(Path(temporary)) == about
+
+
+def test_this_machine_says_what_computes_here() -> None:
+    machine = this_machine()
+    assert torch.__version__.startswith(machine["versions"]["torch"])
+    assert machine["versions"].keys() >= {"Python", "gel-lightning", "lightning", "scikit-learn"}
+    assert machine["devices"]["cpu"].endswith(f", {os.cpu_count()} cores")
+    assert not machine["devices"]["cpu"].startswith(",")
+
+
+# What is damaged
+
+Damage = Callable[[Path], Any]
+PREDICTED, CURVED = f"{MULTI}/{PREDICTIONS}", f"{MULTI}/{CURVES}"
+
+
+def edit(change: Callable[[str], str]) -> Damage:
+    def damage(path: Path) -> None:
+        before = path.read_text()
+        path.write_text(change(before))
+        assert path.read_text() != before
+
+    return damage
+
+
+def first_lines(number: int) -> Damage:
+    return edit(lambda text: "".join(text.splitlines(keepends=True)[:number]))
+
+
+def cells(line: int, **values: str) -> Damage:
+    """Changes cells of a line."""
+
+    def damage(path: Path) -> None:
+        rows = read_rows(path)
+        assert rows[line - 2].keys() >= values.keys()
+        rows[line - 2] |= values
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    return damage
+
+
+def noted(**values: Any) -> Damage:
+    return lambda path: change_about(path.parent, **values)
+
+
+def without(key: str) -> Damage:
+    def change(text: str) -> str:
+        about = json.loads(text)
+        del about[key]
+        return json.dumps(about)
+
+    return edit(change)
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def swap_lines(text: str) -> str:
+    header, first, second, *rest = text.splitlines(keepends=True)
+    return "".join([header, second, first, *rest])
+
+
+NOTED = ("commands", "class_names", "drawn", "pictures", "folds", "repeats", "seed", "weights", "near_duplicates")
+NOT_NOTED = ": damaged (not what gel-fit compare notes); run gel-fit compare --resume"
+NOT_WHOLE = ": not a whole row of predictions; run its model again with gel-fit compare --resume"
+NOT_ALL = ": not the predictions of the test pictures, and of 2 folds, 2 times; run its model again"
+OTHERS = (
+    ": resnet18 multi sgd cpu was tested on other pictures than resnet18 single sgd cpu, and cannot be compared with"
+)
+DAMAGES: dict[str, list[tuple[str, Damage, str]]] = {
+    "about.json": [
+        ("empty", edit(lambda _: ""), ": damaged (Expecting value"),
+        ("cut", edit(lambda text: text[:100]), ": damaged ("),
+        ("no text", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\xff"), ": damaged ("),
+        ("deep", edit(lambda _: "[" * 100_000), ": damaged ("),
+        ("of another kind", edit(lambda _: '{"version": 1}'), NOT_NOTED),
+        ("a list", edit(lambda text: f"[{text}]"), NOT_NOTED),
+        ("a number", edit(lambda _: "1"), NOT_NOTED),
+        *((f"without {key}", without(key), NOT_NOTED) for key in (*NOTED, "versions", "system", "devices")),
+        ("class names in a text", noted(class_names="ab"), NOT_NOTED),
+        ("class names that are numbers", noted(class_names=[0, 1]), NOT_NOTED),
+        ("one class", noted(class_names=["gel"]), ": damaged (no two classes"),
+        ("a class twice", noted(class_names=["gel", "gel"]), ": damaged (no two classes, or two of one name)"),
+        ("duplicates in a text", noted(near_duplicates=["ab"]), NOT_NOTED),
+        ("duplicates of numbers", noted(near_duplicates=[[1, 2]]), NOT_NOTED),
+        ("duplicates by name", noted(near_duplicates={"a": ["b"]}), NOT_NOTED),
+        ("one command", noted(commands="gel-fit compare"), NOT_NOTED),
+        ("weights without fingerprint", noted(weights={"resnet18": {"name": "none"}}), NOT_NOTED),
+        ("weights in a list", noted(weights=["resnet18"]), NOT_NOTED),
+        ("no test pictures", noted(pictures={"train": 5, "val": 1}), NOT_NOTED),
+        ("half a fold", noted(folds=2.5), NOT_NOTED),
+        ("one fold", noted(folds=1), ": damaged (no such folds)"),
+        ("no repeat", noted(repeats=0), ": damaged (no such folds)"),
+    ],
+    "results.csv": [
+        ("empty", edit(lambda _: ""), ": no model in it was fitted"),
+        ("without rows", first_lines(1), ": no model in it was fitted"),
+        ("of another program", edit(lambda _: "a,b\n1,2\n"), ": not a results file"),
+        ("no text", lambda path: path.write_bytes(b"\xff\xfe"), ": not a results file"),
+        ("too few cells", edit(lambda text: text.rstrip("\n,") + "\n"), ", line 3: too few or too many cells; mend it"),
+        ("one cell", edit(lambda text: f"{text}1\n"), ", line 4: too few or too many cells"),
+        ("too many cells", edit(lambda text: f"{text[:-1]},x\n"), ", line 3: too few or too many cells"),
+        ("one huge cell", edit(lambda text: f'{text}"{"a" * 200_000}'), ": damaged (field larger than field limit"),
+        *(
+            (f"a time of {time}", cells(2, **{name: time}), f", line 2: {name} is {time!r}, not a number; mend it")
+            for name, times in (
+                ("training_time_mins", ("", "soon", "nan", "-1", "inf", "1\n2")),
+                ("inference_time_secs", ("?",)),
+            )
+            for time in times
+        ),
+        ("a model twice", edit(lambda text: text + text.splitlines()[1] + "\n"), ", line 4: of the model of line 2;"),
+        ("a backbone elsewhere", cells(2, pretrained_model="../resnet18"), ", line 2: no model; mend it or remove"),
+        ("a head on two lines", cells(2, classifier_head="sin\ngle"), ", line 2: no model"),
+        ("a failed model of no name", cells(2, error="it failed", opt_alg=""), ", line 2: no model"),
+    ],
+    PREDICTED: [
+        ("absent", Path.unlink, ": No such file or directory; run its model again with gel-fit compare --resume"),
+        ("a folder", make_folder, ": Is a directory"),
+        ("empty", edit(lambda _: ""), ": not the predictions of these classes; run"),
+        ("without rows", first_lines(1), NOT_ALL),
+        (
+            "no test pictures",
+            edit(lambda text: "\n".join(line for line in text.split("\n") if line[:1] != "0")),
+            NOT_ALL,
+        ),
+        (
+            "classes in another order",
+            edit(lambda text: text.replace('y_gel","probability_not_gel', 'y_not_gel","probability_gel', 1)),
+            ": not the predictions of these classes",
+        ),
+        (
+            "one class more",
+            edit(lambda text: text.replace('y_not_gel"', 'y_not_gel","probability_x"', 1)),
+            ": not the predictions of these classes",
+        ),
+        *(
+            (
+                f"probabilities {gel}, {other}",
+                cells(3, probability_gel=gel, probability_not_gel=other),
+                f", line 3{NOT_WHOLE}",
+            )
+            for gel, other in (
+                *(("0.5", "0.6"), ("-0.5", "1.5"), ("nan", "0.5"), ("inf", "-inf"), ("", "1"), ("half", "0.5")),
+            )
+        ),
+        ("an actual class that there is not", cells(5, actual="blot"), f", line 5{NOT_WHOLE}"),
+        ("a repeat that is no number", cells(6, repeat="first"), f", line 6{NOT_WHOLE}"),
+        ("a cell too many", edit(lambda text: text[:-1] + ",0\n"), f", line 21{NOT_WHOLE}"),
+        ("a cell too few", edit(lambda text: text[: text.rindex(",")] + "\n"), f", line 21{NOT_WHOLE}"),
+        ("an empty line", edit(lambda text: text.replace("\n", "\n\n", 1)), f", line 2{NOT_WHOLE}"),
+        ("a picture in a fold of its own", cells(21, fold="3"), NOT_ALL),
+        ("a picture in a repeat below none", cells(21, repeat="-1"), NOT_ALL),
+        ("a test picture in a fold", cells(2, fold="1"), NOT_ALL),
+        ("another picture", cells(9, path="other.png"), OTHERS),
+        ("a picture less", first_lines(20), OTHERS),
+        ("pictures in another order", edit(swap_lines), OTHERS),
+        ("a picture of the other class", cells(2, actual="not_gel"), OTHERS),
+    ],
+    CURVED: [
+        ("a folder", make_folder, ": Is a directory"),
+        ("empty", edit(lambda _: ""), ": no metrics of epochs; remove the file"),
+        ("without epochs", first_lines(1), ": no metrics of epochs; remove the file"),
+        ("of another kind", edit(lambda _: "a,b\n1,2\n"), ": no metrics of epochs; remove the file"),
+        ("no number", cells(4, **{"val/loss": "high"}), ", line 4: not a whole row of metrics; remove the file"),
+        ("a cell too few", edit(lambda text: text[: text.rindex(",")]), ", line 21: not a whole row of metrics"),
+        ("a cell too many", edit(lambda text: f"{text[:-1]},1\n"), ", line 21: not a whole row of metrics"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "damage", "said"),
+    [
+        pytest.param(path, damage, said, id=f"{Path(path).name} {name}")
+        for path, damages in DAMAGES.items()
+        for name, damage, said in damages
+    ],
+)
+def test_damage_is_an_error_of_one_line_that_names_the_file(path: str, damage: Damage, said: str, folder: Path) -> None:
+    damage(folder / path)
+    text = refused(lambda: Summary(read_comparison(folder)))
+    assert text.startswith(f"{folder / path}{said}")
+
+
+@pytest.mark.parametrize("values", [{"folds": 4, "repeats": 1}, {"folds": 10**12}, {"folds": None}])
+def test_predictions_of_other_folds_than_are_noted_are_refused(values: dict[str, Any], folder: Path) -> None:
+    change_about(folder, **values)
+    text = refused(lambda: read_comparison(folder))
+    assert text.startswith(f"{folder / SINGLE / PREDICTIONS}: not the predictions of the test pictures")
+    assert ("folds" in text) == (values["folds"] is not None)
+
+
+def test_what_is_no_comparison_is_refused(folder: Path) -> None:
+    for path in ("no such folder", "results.csv"):
+        text = refused(lambda: read_comparison(folder / path))  # noqa: B023
+        assert text.startswith(f"{folder / path}: no such folder; name the folder of a comparison")
+    for path in ("about.json", "results.csv"):
+        (folder / path).unlink()
+        text = refused(lambda: read_comparison(folder))
+        assert text == f"{folder}: no comparison, for it has no {path}; name a folder that gel-fit compare has left"
+
+
+def test_a_model_that_is_not_there_is_missed(folder: Path) -> None:
+    cells(3, pretrained_model="vgg16")(folder / "results.csv")
+    text = refused(lambda: read_comparison(folder))
+    assert text.startswith(
+        f"{folder}/vgg16_multi_sgd_cpu/{PREDICTIONS}: No such file or directory; run its model again"
+    )
+
+
+def test_where_all_models_failed_there_is_nothing_to_report(tmp_path: Path) -> None:
+    folder = small(tmp_path, failed=[SINGLE, MULTI])
+    text = refused(lambda: read_comparison(folder))
+    assert text == f"{folder}/results.csv: no model in it was fitted, and there is nothing to report"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.parametrize("path", ["results.csv", "about.json", PREDICTED, CURVED])
+def test_a_file_that_may_not_be_read_is_named(path: str, folder: Path) -> None:
+    (folder / path).chmod(0)
+    assert refused(lambda: read_comparison(folder)).startswith(f"{folder}/{path}: ")
+
+
+def read_damaged(whole: Path, path: str, change: Callable[[bytes], bytes]) -> None:
+    """Reads a comparison a file of which is damaged: it is as good as whole, or refused in one line."""
+    with TemporaryDirectory() as temporary:
+        folder = Path(shutil.copytree(whole, Path(temporary) / "version_0"))
+        (folder / path).write_bytes(change((folder / path).read_bytes()))
+        comparison: Comparison | None = None
+        try:
+            comparison = read_comparison(folder)
+        except GelError as error:
+            said = str(error)
+        if comparison is None:
+            assert said.startswith(f"{folder}/")
+            assert len(said.splitlines()) == 1
+            return
+        expected = {record.name: record for record in read_comparison(whole).records}
+        for record in comparison.records:
+            sure = next(iter(expected.values()))
+            assert [outcome[:2] for outcome in record.folds] == [outcome[:2] for outcome in sure.folds]
+            assert record.training_seconds >= 0
+            assert all(outcomes_equal(*both) for both in zip(record.folds, comparison.records[0].folds, strict=True))
+        summary = Summary(comparison)
+        assert len({model.name for model in summary.models}) == len(summary.models) == len(comparison.records)
+        assert all(np.isfinite(model.estimates["accuracy"].value) for model in summary.models)
+        assert len(summary.pairs) <= 1
+        assert summary.effects is not None
+
+
+FILES = ["results.csv", "about.json", PREDICTED, CURVED]
+
+
+@pytest.mark.parametrize("path", FILES)
+@given(part=st.floats(0, 1))
+@settings(deadline=None, max_examples=25)
+def test_a_file_cut_anywhere_is_whole_enough_or_refused(path: str, whole: Path, part: float) -> None:
+    read_damaged(whole, path, lambda content: content[: int(part * len(content))])
+
+
+@pytest.mark.parametrize("path", FILES)
+@given(part=st.floats(0, 1, exclude_max=True), byte=st.sampled_from(b'",\n\r\0 019-.ea[]{}\xff') | st.integers(0, 255))
+@settings(deadline=None, max_examples=40)
+def test_a_file_with_another_byte_is_whole_enough_or_refused(path: str, whole: Path, part: float, byte: int) -> None:
+    def change(content: bytes) -> bytes:
+        place = int(part * len(content))
+        return content[:place] + bytes([byte]) + content[place + 1 :]
+
+    read_damaged(whole, path, change)
+
+
+@given(content=st.binary() | st.text().map(str.encode))
+@settings(deadline=None, max_examples=40)
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_of_anything_is_refused(path: str, whole: Path, content: bytes) -> None:
+    with TemporaryDirectory() as temporary:
+        folder = Path(shutil.copytree(whole, Path(temporary) / "version_0"))
+        (folder / path).write_bytes(content)
+        text = refused(lambda: read_comparison(folder))
+        assert text.startswith(f"{folder / path}")
+
+
+# Epoch by epoch
+
+
+class Kept(Callback):
+    """What Lightning says of each epoch, once all callbacks and the module have logged."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+        self.validated: list[int] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.validated.append(trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch:
+            self.on_train_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.epochs.append({name: value.item() for name, value in trainer.callback_metrics.items()})
+
+
+def fit_with_curves(path: Path, train_dir: Path, **options: Any) -> Kept:
+    data = GelDataModule(train_dir, image_size=32, num_workers=0, batch_size=5)
+    model, kept = GelClassifier("resnet18", "none", LinearHead), Kept()
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[CurvesFile(path), kept],
+        **options,
+    )
+    trainer.fit(model, datamodule=data)
+    return kept
+
+
+def curves_of(path: Path) -> dict[str, list[float]]:
+    rows = read_rows(path)
+    assert [row["epoch"] for row in rows] == [str(number) for number in range(1, len(rows) + 1)]
+    return {name: [float(row[name] or "nan") for row in rows] for name in rows[0] if name != "epoch"}
+
+
+def test_curves_are_the_metrics_of_each_epoch(tmp_path: Path, train_dir: Path) -> None:
+    path = tmp_path / "new/folder" / CURVES
+    kept = fit_with_curves(path, train_dir, max_epochs=4)
+    curves = curves_of(path)
+    assert len(kept.epochs) == 4
+    assert curves.keys() == kept.epochs[0].keys()
+    assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auroc"} <= curves.keys()
+    for name, values in curves.items():
+        assert values == [metrics[name] for metrics in kept.epochs]
+    assert len(set(curves["train/loss"])) == len(set(curves["val/loss"])) == 4
+
+
+def test_an_epoch_without_validation_has_no_validation_metrics(tmp_path: Path, train_dir: Path) -> None:
+    path = tmp_path / CURVES
+    kept = fit_with_curves(path, train_dir, max_epochs=5, check_val_every_n_epoch=2)
+    curves = curves_of(path)
+    assert kept.validated == [1, 3]
+    for name, values in curves.items():
+        own = range(5) if name.startswith("train/") else kept.validated
+        expected = [kept.epochs[epoch][name] if epoch in own else math.nan for epoch in range(5)]
+        np.testing.assert_equal(values, expected, err_msg=name)
+    assert not math.isnan(kept.epochs[2]["val/loss"]), "Lightning would not keep them, and nothing were to be tested"
+
+
+def test_epochs_that_validate_often_have_the_last_metrics(tmp_path: Path, train_dir: Path) -> None:
+    kept = fit_with_curves(tmp_path / CURVES, train_dir, max_epochs=2, val_check_interval=0.5)
+    assert kept.validated == [0, 0, 0, 1, 1, 1]
+    assert curves_of(tmp_path / CURVES)["val/loss"] == [metrics["val/loss"] for metrics in kept.epochs]
+
+
+def test_a_run_of_no_epochs_leaves_no_file(tmp_path: Path, train_dir: Path) -> None:
+    fit_with_curves(tmp_path / CURVES, train_dir, max_epochs=0)
+    assert list(tmp_path.iterdir()) == []

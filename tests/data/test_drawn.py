@@ -1,0 +1,225 @@
+"""Drawing the pictures: what is drawn, that it comes out the same, and that it comes out whole."""
+
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image
+
+from gel_lightning.core.errors import GelError
+from gel_lightning.data import drawn
+
+FOLDERS = {"dataset/gel": 46, "dataset/not_gel": 46, "test_images/gel": 11, "test_images/not_gel": 11}
+CLASSES = ("gel", "not_gel")
+
+
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole data set of the default seed, drawn once."""
+    return drawn.draw_data_set(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the data set small, for tests that draw it again."""
+    monkeypatch.setattr(drawn, "COUNTS", {"dataset": 3, "test_images": 2})
+
+
+def pictures(folder: Path, name: str = "*") -> Iterator[Image.Image]:
+    for path in sorted(folder.glob(f"*/{name}/*")):
+        with Image.open(path) as picture:
+            picture.load()
+            yield picture
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def greys(folder: Path, name: str) -> list[np.ndarray]:
+    return [np.asarray(picture.convert("L"), dtype=float) / 255 for picture in pictures(folder, name)]
+
+
+# The data set.
+def test_class_folders_hold_as_many_pictures_as_the_real_ones(data_set: Path):
+    assert {name: len(list((data_set / name).iterdir())) for name in FOLDERS} == FOLDERS
+    assert len(contents(data_set)) == sum(FOLDERS.values())  # and nothing lies elsewhere
+    for name, count in FOLDERS.items():
+        stems = {path.stem for path in (data_set / name).iterdir()}
+        assert stems == {f"{name.split('/')[1]}_{n + 1}" for n in range(count)}
+
+
+def test_sizes_formats_and_modes_tell_nothing_about_the_class(data_set: Path):
+    for name in CLASSES:
+        found = list(pictures(data_set, name))
+        assert all(250 <= side <= 700 for picture in found for side in picture.size)
+        assert {picture.format for picture in found} == {"JPEG", "PNG"}
+        assert {picture.mode for picture in found} == {"L", "RGB", "RGBA"}
+
+
+def test_no_two_pictures_are_near_duplicates(data_set: Path):
+    hashes = [imagehash.phash(picture) for picture in pictures(data_set)]
+    assert min(a - b for a, b in combinations(hashes, 2)) > 4
+
+
+def test_near_duplicates_are_drawn_again(tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch):
+    """A kind that starts with the same picture every time still gives different ones."""
+    first = drawn.draw_gel(np.random.default_rng(0))
+    tries: list[object] = []
+
+    def often_the_same(rng: np.random.Generator) -> Image.Image:
+        tries.append(rng)
+        return first if len(tries) % 2 else drawn._cells(rng)
+
+    monkeypatch.setattr(drawn, "draw_gel", often_the_same)
+    hashes = [imagehash.phash(picture) for picture in pictures(drawn.draw_data_set(tmp_path))]
+    assert len(tries) > 5
+    assert min(a - b for a, b in combinations(hashes, 2)) > 4
+
+
+def test_brightness_alone_does_not_tell_the_classes_apart(data_set: Path):
+    gels, others = ([grey.mean() for grey in greys(data_set, name)] for name in CLASSES)
+    for threshold in [*gels, *others]:
+        below = sum(mean <= threshold for mean in gels) + sum(mean > threshold for mean in others)
+        accuracy = below / (len(gels) + len(others))
+        assert 0.2 < accuracy < 0.8  # below 0.2 the other side of the threshold would do
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path, few: None):
+    one, same, other = (
+        contents(drawn.draw_data_set(tmp_path / name, seed)) for name, seed in (("a", 5), ("b", 5), ("c", 6))
+    )
+    assert one == same
+    assert not set(one.values()) & set(other.values())
+
+
+def test_returns_its_folder_and_prints_only_to_stderr(tmp_path: Path, few: None, capsys: pytest.CaptureFixture[str]):
+    assert drawn.draw_data_set(str(tmp_path / "new" / "deep")) == tmp_path / "new" / "deep"
+    assert capsys.readouterr().out == ""
+
+
+# Whole or nothing.
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_nothing_is_left_when_drawing_fails_midway(
+    tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+):
+    def broken(rng: np.random.Generator) -> Image.Image:
+        raise error
+
+    monkeypatch.setitem(drawn.LOOK_ALIKES, "barcode", broken)
+    with pytest.raises(error):
+        drawn.draw_data_set(tmp_path / "new" / "deep")
+    assert not list(tmp_path.iterdir())
+
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(error):
+        drawn.draw_data_set(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine.txt"]
+
+
+def test_nothing_is_left_when_the_second_folder_cannot_be_put_in_place(
+    tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+):
+    rename = Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name == "test_images":
+            raise OSError("disk full")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="disk full"):
+        drawn.draw_data_set(tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["dataset", "test_images"])
+def test_a_folder_that_is_there_is_refused(tmp_path: Path, name: str):
+    (tmp_path / name).mkdir()
+    with pytest.raises(GelError) as caught:
+        drawn.draw_data_set(tmp_path)
+    assert str(tmp_path / name) in str(caught.value)
+    assert "name another folder" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.rglob("*")] == [name]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GelError, match="name another folder"):
+        drawn.draw_data_set(tmp_path / "file")
+
+
+def test_a_folder_that_is_there_may_hold_other_things(tmp_path: Path, few: None):
+    (tmp_path / "mine.txt").write_text("mine")
+    drawn.draw_data_set(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "dataset", "test_images"}
+
+
+# Gels.
+def test_bands_migrate_by_the_logarithm_of_their_size():
+    sizes = np.array([10000, 5000, 2500, 1250, 625, 312.5])
+    way = drawn.migration(sizes, slowest=10000, fastest=312.5)
+    steps = np.diff(way)
+    assert way[0] == 0
+    assert way[-1] == pytest.approx(1)
+    assert (steps > 0).all()  # smaller runs farther
+    assert (np.diff(steps) > 0).all()  # large ones crowd
+    assert steps[-1] / steps[2] < 1.2  # but halving the size is otherwise about the same step
+    assert way == pytest.approx((np.arange(6) / 5) ** drawn.CROWDING)
+    assert drawn.migration(48000, slowest=10000, fastest=100) == 0  # stays in the well
+    assert drawn.migration(sizes / 1000, 10, 0.3125) == pytest.approx(way)  # any unit
+
+
+def test_the_ladder_is_drawn_where_its_sizes_run():
+    rng = np.random.default_rng(1)
+    ladder = drawn.DNA_LADDERS[2]
+    gel = drawn._lay_out(rng, 300, 600, ladder, tilt=0)
+    stain = drawn._stained(rng, gel, [[] for _ in gel.lanes], ladders=[1])
+    column = stain[:, int(gel.lanes[1])]
+    for size in (0.1, 0.2, 0.3, 0.5):
+        place = float(gel.where(size, gel.lanes[1]))
+        near = column[int(place) - 8 : int(place) + 9]
+        assert abs(int(near.argmax()) - 8) <= 3
+        assert near.max() > 5 * near.min()
+    assert not stain[:, int(gel.lanes[3])].any()  # an empty lane
+
+
+def test_gels_are_bright_on_dark_and_dark_on_bright(data_set: Path):
+    middles = np.array([np.median(grey) for grey in greys(data_set, "gel")])
+    assert (middles < 0.4).sum() >= 20
+    assert (middles > 0.6).sum() >= 8
+
+
+# Look-alikes.
+@pytest.mark.parametrize("kind", drawn.LOOK_ALIKES)
+def test_each_kind_of_look_alike_is_drawn(kind: str):
+    draw = drawn.LOOK_ALIKES[kind]
+    one, same, other = (draw(np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert one.mode in {"L", "RGB"}
+    assert all(250 <= side <= 700 for side in one.size)
+    assert np.asarray(one.convert("L")).std() > 3  # something is to be seen
+    assert one.tobytes() == same.tobytes()
+    assert one.tobytes() != other.tobytes()
+
+
+def test_kinds_are_spread_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kinds: list[str] = []
+    plain = np.random.default_rng(0)
+
+    def noted(kind: str) -> Image.Image:
+        kinds.append(kind)
+        return Image.fromarray(plain.integers(0, 256, (64, 64)).astype(np.uint8))
+
+    for kind in drawn.LOOK_ALIKES:
+        monkeypatch.setitem(drawn.LOOK_ALIKES, kind, lambda rng, kind=kind: noted(kind))
+    monkeypatch.setattr(drawn, "draw_gel", lambda rng: noted("gel"))
+    drawn.draw_data_set(tmp_path)
+    counts = [kinds[46:92].count(kind) for kind in drawn.LOOK_ALIKES]
+    assert kinds[:46] == ["gel"] * 46
+    assert max(counts) - min(counts) <= 1

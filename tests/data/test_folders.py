@@ -1,0 +1,129 @@
+import pytest
+
+from gel_lightning.core.errors import GelError
+from gel_lightning.data.folders import LabelledPictures, find_pictures, read_class_folders, visible_files
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes empty files below a folder, and returns the folder."""
+
+    def make(*names):
+        for name in names:
+            path = tmp_path / "data" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path / "data"
+
+    return make
+
+
+class TestReadClassFolders:
+    def test_classes_in_alphabetical_order_and_pictures_in_path_order(self, make):
+        folder = make("not_gel/b.png", "gel/z.TIFF", "gel/a.Jpg", "gel/deep/er/c.tif", "not_gel/a.webp")
+        assert read_class_folders(folder) == LabelledPictures(
+            paths=[
+                folder / name
+                for name in ("gel/a.Jpg", "gel/deep/er/c.tif", "gel/z.TIFF", "not_gel/a.webp", "not_gel/b.png")
+            ],
+            labels=[0, 0, 0, 1, 1],
+            class_names=["gel", "not_gel"],
+        )
+        assert read_class_folders(str(folder)) == read_class_folders(folder)
+
+    def test_three_classes(self, make):
+        pictures = read_class_folders(make("dna/a.png", "blot/a.png", "sds/a.png"))
+        assert pictures.class_names == ["blot", "dna", "sds"]
+        assert pictures.labels == [0, 1, 2]
+
+    def test_what_is_hidden_or_no_picture_is_ignored(self, make):
+        folder = make(
+            *("gel/a.png", "not_gel/b.png", "README.txt", ".DS_Store", "gel/Thumbs.db", "gel/._a.png"),
+            *("gel/.cache/c.png", ".ipynb_checkpoints/d.png", ".e.png", "gel/notes.txt", "gel/png"),
+        )
+        assert [path.name for path in read_class_folders(folder).paths] == ["a.png", "b.png"]
+
+    def test_labels_follow_the_class_names_given(self, make):
+        folder = make("a/1.png", "b/2.png")
+        assert read_class_folders(folder, ["b", "a"]) == (
+            [folder / "b/2.png", folder / "a/1.png"],
+            [0, 1],
+            ["b", "a"],
+        )
+
+    @pytest.mark.parametrize(
+        ("names", "class_names", "message"),
+        [
+            (["a.png"], None, "has no class folders: give each class a folder of its own"),
+            (["gel/a.png"], None, "has only the class folder gel: give each"),
+            (["gel/a.png", "not_gel/notes.txt"], None, "not_gel: no picture in this class folder"),
+            (["gel/a.png", "not_gel/.b.png"], None, "not_gel: no picture in this class folder"),
+            (["gel/a.png", "not_gel/b.png", "c.png"], None, r"1 picture \(c.png\) beside .*: move each"),
+            (
+                ["gel/a.png", "not_gel/b.png", *(f"{n}.JPG" for n in range(5))],
+                None,
+                r"5 pictures \(0.JPG, 1.JPG, 2.JPG, ...\) beside the class folders",
+            ),
+            (["gel/a.png", "plot/b.png"], ["gel", "not_gel"], r"missing: not_gel; extra: plot"),
+            (["gel/a.png"], ["gel", "not_gel"], r"missing: not_gel; extra: none"),
+            (["gel/a", "not_gel/a", "blot/a"], ["gel", "not_gel"], r"missing: none; extra: blot"),
+        ],
+    )
+    def test_errors(self, make, names, class_names, message):
+        folder = make(*names)
+        with pytest.raises(GelError, match=message) as caught:
+            read_class_folders(folder, class_names)
+        assert str(caught.value).startswith(str(folder))
+        assert "\n" not in str(caught.value)
+
+    def test_no_such_folder(self, tmp_path):
+        with pytest.raises(GelError, match=r"missing: cannot be opened \(No such file or directory\): check"):
+            read_class_folders(tmp_path / "missing")
+
+    def test_a_file(self, make):
+        with pytest.raises(GelError, match=r"a\.png: is a file, not a folder: name"):
+            read_class_folders(make("a.png") / "a.png")
+
+
+class TestFindPictures:
+    def test_a_file_of_any_suffix(self, make):
+        assert find_pictures(make("scan.001") / "scan.001") == [make() / "scan.001"]
+
+    def test_a_folder_of_any_depth(self, make):
+        folder = make("z.png", "a/b/c.tif", "a/notes.txt", ".hidden/d.png")
+        assert find_pictures(str(folder)) == [folder / "a/b/c.tif", folder / "z.png"]
+
+    @pytest.mark.parametrize(("name", "message"), [("missing", "cannot be opened"), ("", "no picture in it")])
+    def test_errors(self, make, name, message):
+        with pytest.raises(GelError, match=message):
+            find_pictures(make("notes.txt") / name)
+
+
+class TestVisibleFiles:
+    def test_links_are_followed_and_loops_end(self, make, tmp_path):
+        folder = make("gel/a.png", "gel/deep/b.png")
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "c.png").touch()
+        (folder / "gel" / "deep" / "up").symlink_to(folder / "gel")
+        (folder / "gel" / "self").symlink_to("self")
+        (folder / "gel" / "there").symlink_to(tmp_path / "elsewhere")
+        (folder / "gel" / "there_too").symlink_to(tmp_path / "elsewhere")
+        assert len(visible_files(folder / "gel")) == 4
+        assert [path.name for path in find_pictures(folder / "gel")] == ["a.png", "b.png", "c.png"]
+
+    def test_a_class_folder_may_be_a_link(self, make, tmp_path):
+        folder = make("gel/a.png")
+        (tmp_path / "plots").mkdir()
+        (tmp_path / "plots" / "b.png").touch()
+        (folder / "not_gel").symlink_to(tmp_path / "plots")
+        assert read_class_folders(folder).paths == [folder / "gel/a.png", folder / "not_gel/b.png"]
+
+    def test_a_folder_that_cannot_be_listed(self, make, monkeypatch):
+        def refuse(path, *_):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        folder = make("gel/a.png", "not_gel/b.png")
+        monkeypatch.setattr("os.scandir", refuse)  # root may list anything
+        for read in (read_class_folders, find_pictures, visible_files):
+            with pytest.raises(GelError, match=r"data: cannot be listed \(Permission denied\)"):
+                read(folder)

@@ -1,0 +1,378 @@
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.sparse.csgraph import connected_components
+
+from gel_lightning.core.errors import GelError
+from gel_lightning.data import reading, splits
+from gel_lightning.data.folders import read_class_folders
+from gel_lightning.data.images import PictureError
+from gel_lightning.data.splits import (
+    hash_pictures,
+    near_duplicate_groups,
+    picture_hashes,
+    repeated_groups,
+    stratified_folds,
+    stratified_split,
+)
+
+
+def save_noise(path, seed, size=(64, 48)):
+    values = np.random.default_rng(seed).integers(0, 255, (9, 9), dtype=np.uint8)
+    Image.fromarray(values).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def distances(hashes):
+    return np.array([[(int(a) ^ int(b)).bit_count() for b in hashes] for a in hashes])
+
+
+class TestPictureHashes:
+    def test_same_picture_in_other_forms(self, tmp_path):
+        paths = [
+            save_noise(tmp_path / "a.png", 0),
+            save_noise(tmp_path / "a.jpg", 0),
+            save_noise(tmp_path / "a.bmp", 0, size=(128, 96)),
+            save_noise(tmp_path / "b.png", 1),
+        ]
+        dim = np.asarray(Image.open(paths[0])) // 2 + 30
+        Image.fromarray(dim.astype(np.uint8)).save(tmp_path / "dim.png")
+        hashes = picture_hashes(hash_pictures([*paths, tmp_path / "dim.png"]))
+        assert hashes.dtype == np.uint64
+        assert (distances(hashes)[0, [0, 1, 2, 4]] <= 4).all()
+        assert distances(hashes)[0, 3] > 15
+
+    def test_in_the_order_of_the_paths(self, tmp_path):
+        paths = [save_noise(tmp_path / f"{seed}.png", seed) for seed in range(12)]
+        alone = [hash_pictures([path])[0] for path in paths]
+        assert hash_pictures(paths) == alone
+        assert hash_pictures(paths[::-1]) == alone[::-1]
+
+    def test_every_unreadable_picture_is_named_in_one_line(self, tmp_path):
+        (tmp_path / "empty.png").touch()
+        (tmp_path / "text.png").write_text("text")
+        good = save_noise(tmp_path / "good.png", 0)
+        paths = [tmp_path / "empty.png", good, tmp_path / "text.png", tmp_path / "gone.png"]
+        with pytest.raises(GelError, match=r"^3 pictures cannot be read: .*; remove or replace them$") as caught:
+            picture_hashes(hash_pictures(paths))
+        for name in ("empty.png: is empty", "text.png: is not", "gone.png: cannot"):
+            assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(GelError, match=r"^1 picture cannot be read: .*; remove or replace it$"):
+            picture_hashes(hash_pictures(paths[:2]))
+
+        results = hash_pictures(paths)
+        assert [isinstance(result, PictureError) for result in results] == [True, False, True, True]
+        assert results[1] == picture_hashes(hash_pictures([good]))[0]
+
+    def test_no_pictures(self):
+        assert picture_hashes(hash_pictures([])).shape == (0,)
+
+    @pytest.mark.parametrize(("many", "terminal", "is_shown"), [(3, 1, True), (4, 1, False), (3, 0, False)])
+    def test_progress_of_many_pictures_on_a_terminal(self, tmp_path, monkeypatch, capsys, many, terminal, is_shown):
+        monkeypatch.setattr(reading, "MANY_PICTURES", many)
+        monkeypatch.setattr("rich.console.Console.is_terminal", bool(terminal))
+        picture_hashes(hash_pictures([save_noise(tmp_path / f"{seed}.png", seed) for seed in range(4)]))
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert ("Reading pictures" in output.err) == is_shown
+        assert is_shown or output.err == ""
+
+    def test_blank_pictures_are_near_identical(self, tmp_path):
+        for value in (0, 100, 255):
+            Image.new("L", (50, 40), value).save(tmp_path / f"{value}.png")
+        hashes = picture_hashes(hash_pictures(sorted(tmp_path.iterdir())))
+        assert len(set(near_duplicate_groups(hashes))) == 1
+
+
+class TestNearDuplicateGroups:
+    def test_groups_are_chains_of_pairs(self):
+        hashes = np.array([0, 0b1111, 0b11111111, 1 << 63, 0xFFFF << 20, 0xFFFF << 20], np.uint64)
+        groups = near_duplicate_groups(hashes)
+        assert groups[0] == groups[1] == groups[2] == groups[3]
+        assert groups[4] == groups[5] != groups[0]
+        assert len(set(near_duplicate_groups(hashes, max_distance=0))) == 5
+        assert len(set(near_duplicate_groups(hashes, max_distance=64))) == 1
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        centres=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4),
+        flips=st.lists(st.tuples(st.integers(0, 3), st.sets(st.integers(0, 63), max_size=5)), max_size=30),
+        max_distance=st.integers(0, 8),
+    )
+    def test_as_by_comparing_all_pairs(self, centres, flips, max_distance):
+        hashes = np.array(
+            [centres[index % len(centres)] ^ sum(1 << bit for bit in bits) for index, bits in flips], np.uint64
+        )
+        groups = near_duplicate_groups(hashes, max_distance)
+        assert groups.shape == hashes.shape
+        if len(hashes):
+            count, expected = connected_components(distances(hashes) <= max_distance, directed=False)
+            assert sorted(set(groups.tolist())) == list(range(count))
+            assert ((groups[:, None] == groups) == (expected[:, None] == expected)).all()
+
+    @pytest.mark.parametrize("rows_at_once", [1, 7])
+    def test_in_many_parts(self, monkeypatch, rows_at_once):
+        rng = np.random.default_rng(0)
+        hashes = rng.integers(0, 2**64, 50, dtype=np.uint64)
+        hashes = rng.permutation(np.concatenate([hashes, hashes ^ np.uint64(0b1001)]))
+        whole = near_duplicate_groups(hashes)
+        monkeypatch.setattr(splits, "MAX_PAIRS", 100 * rows_at_once - 1)
+        np.testing.assert_array_equal(near_duplicate_groups(hashes), whole)
+        assert (np.bincount(whole) == 2).all()
+
+    def test_many_pictures(self):
+        hashes = np.random.default_rng(0).integers(0, 2**64, 5_000, dtype=np.uint64)
+        groups = near_duplicate_groups(np.concatenate([hashes, hashes ^ np.uint64(1 << 40), hashes]))
+        np.testing.assert_array_equal(groups, np.tile(groups[:5_000], 3))
+        assert len(set(groups.tolist())) == 5_000
+
+
+@st.composite
+def pictures_in_groups(draw):
+    """Labels and groups, each group of one class, each class of at least two groups."""
+    classes = draw(st.integers(2, 4))
+    sizes = draw(st.lists(st.lists(st.integers(1, 4), min_size=2, max_size=20), min_size=classes, max_size=classes))
+    labels, groups = [], []
+    for label, group_sizes in enumerate(sizes):
+        for size in group_sizes:
+            groups += [len(set(groups))] * size
+            labels += [label] * size
+    order = draw(st.permutations(range(len(labels))))
+    return np.array(labels)[order], np.array(groups)[order]
+
+
+class TestStratifiedSplit:
+    @settings(max_examples=150, deadline=None)
+    @given(pictures=pictures_in_groups(), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 2**32 - 1))
+    def test_properties(self, pictures, fraction, seed):
+        labels, groups = pictures
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            kept, held_out = stratified_split(labels, groups, fraction, seed)
+        np.testing.assert_array_equal(np.sort(np.concatenate([kept, held_out])), np.arange(len(labels)))
+        assert (np.diff(kept) > 0).all()
+        assert (np.diff(held_out) > 0).all()
+        assert not set(groups[kept]) & set(groups[held_out])
+        assert set(labels[kept]) == set(labels[held_out]) == set(labels)
+        again = stratified_split(labels, groups, fraction, seed)
+        np.testing.assert_array_equal(again[0], kept)
+        np.testing.assert_array_equal(again[1], held_out)
+
+    @settings(max_examples=30, deadline=None)
+    @given(
+        pairs=st.integers(0, 20),
+        singles=st.integers(60, 90),
+        fraction=st.sampled_from([0.1, 0.2, 0.25, 0.3, 0.5, 0.8]),
+        seed=st.integers(0, 1000),
+    )
+    def test_every_class_in_its_share(self, pairs, singles, fraction, seed):
+        labels = np.repeat([0, 1], [2 * pairs + singles, singles])
+        groups = np.concatenate([np.repeat(np.arange(pairs), 2), pairs + np.arange(2 * singles)])
+        _, held_out = stratified_split(labels, groups, fraction, seed)
+        for label in (0, 1):
+            share = (labels[held_out] == label).sum() / (labels == label).sum()
+            assert share == pytest.approx(fraction, abs=0.06)
+
+    def test_another_seed_is_another_split(self):
+        labels = np.repeat([0, 1], 30)
+        held_out = {tuple(stratified_split(labels, np.arange(60), 0.2, seed)[1]) for seed in range(10)}
+        assert len(held_out) == 10
+
+    def test_same_split_whatever_the_groups_and_classes_are_called(self):
+        labels, groups = np.repeat([0, 1], 20), np.arange(40) // 2
+        expected = stratified_split(labels, groups, 0.3, 1)
+        found = stratified_split(np.array(["gel", "not"])[labels], groups * 7 + 3, 0.3, 1)
+        np.testing.assert_array_equal(found[1], expected[1])
+
+    def test_a_group_larger_than_the_part_to_hold_out_is_kept(self):
+        labels = np.repeat([0, 1], 100)
+        groups = np.concatenate([np.zeros(60, int), np.arange(1, 141)])
+        kept, held_out = stratified_split(labels, groups, 0.2, 0)
+        assert 0 in groups[kept]
+        assert 30 <= len(held_out) <= 40
+
+    @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan"), float("inf")])
+    def test_fraction_out_of_range(self, fraction):
+        with pytest.raises(GelError, match=f"above 0 and below 1, not {fraction}"):
+            stratified_split([0, 0, 1, 1], [0, 1, 2, 3], fraction, 0)
+
+    def test_a_class_of_one_group(self):
+        labels, groups = [0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 3, 3]
+        message = r"class {} \(pictures: 3, different ones: 1\) cannot be on both sides of a split: add"
+        with pytest.raises(GelError, match=message.format(1)):
+            stratified_split(labels, groups, 0.5, 0)
+        with pytest.raises(GelError, match=message.format("not_gel")):
+            stratified_split(labels, groups, 0.5, 0, class_names=["gel", "not_gel"])
+
+    def test_groups_of_many_classes_never_lose_a_class_unseen(self):
+        rng = np.random.default_rng(0)
+        failed = 0
+        for seed in range(200):
+            labels, groups = rng.integers(0, 3, 20), rng.integers(0, 7, 20)
+            try:
+                kept, held_out = stratified_split(labels, groups, 0.3, seed)
+            except GelError:
+                failed += 1
+            else:
+                assert set(labels[kept]) == set(labels[held_out]) == set(labels)
+        assert 0 < failed < 100
+
+
+def in_folds(dealt, values):
+    """The values of the pictures of each fold, of all repeats."""
+    return [np.asarray(values)[fold].tolist() for folds in dealt for fold in folds]
+
+
+class TestStratifiedFolds:
+    @settings(max_examples=150, deadline=None)
+    @given(
+        pictures=pictures_in_groups(),
+        folds=st.integers(2, 6),
+        repeats=st.integers(1, 3),
+        seed=st.integers(0, 2**32 - 1),
+    )
+    def test_properties(self, pictures, folds, repeats, seed):
+        labels, groups = pictures
+        different = [len(set(groups[labels == label])) for label in sorted(set(labels))]
+        if too_few := [number for number in different if number < folds]:
+            message = rf"^class \d has {too_few[0]} different pictures, too few for {folds} folds"
+            with pytest.raises(GelError, match=message):
+                stratified_folds(labels, groups, folds, repeats, seed)
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            dealt = stratified_folds(labels, groups, folds, repeats, seed)
+        assert [len(parts) for parts in dealt] == [folds] * repeats
+        for parts in dealt:
+            np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
+            for fold in parts:
+                assert (np.diff(fold) > 0).all()
+                assert set(labels[fold]) == set(labels)
+                for label in set(labels):
+                    of_class = groups[labels == label]
+                    share = (labels[fold] == label).sum()
+                    # As near to its share as its groups, which cannot be parted, allow.
+                    assert abs(share - len(of_class) / folds) <= np.bincount(of_class).max()
+            places = np.empty(len(labels), int)
+            for number, fold in enumerate(parts):
+                places[fold] = number
+            assert len(set(zip(groups, places, strict=True))) == len(set(groups)), "a group is in several folds"
+        again = stratified_folds(labels, groups, folds, repeats, seed)
+        assert in_folds(again, range(len(labels))) == in_folds(dealt, range(len(labels)))
+
+    @pytest.mark.parametrize(("counts", "folds"), [((46, 46), 5), ((37, 20), 4), ((30, 10, 3), 3), ((7, 2), 2)])
+    def test_pictures_like_no_other_are_dealt_out_evenly(self, counts, folds):
+        labels = np.repeat(range(len(counts)), counts)
+        for fold in in_folds(stratified_folds(labels, np.arange(len(labels)), folds, 4, 0), labels):
+            for label, count in enumerate(counts):
+                assert count // folds <= fold.count(label) <= -(-count // folds)
+
+    def test_repeats_and_seeds_are_all_different(self):
+        labels, groups = np.repeat([0, 1], 30), np.arange(60) // 2
+        dealt = [
+            frozenset(map(tuple, parts)) for seed in range(5) for parts in stratified_folds(labels, groups, 5, 10, seed)
+        ]
+        folds = [
+            tuple(fold)
+            for seed in range(5)
+            for fold in in_folds(stratified_folds(labels, groups, 5, 10, seed), range(60))
+        ]
+        assert len(set(dealt)) == 50
+        assert len(set(folds)) > 240, "many folds are those of another repeat"
+
+    def test_more_repeats_begin_with_the_same(self):
+        labels, groups = np.repeat([0, 1], 30), np.arange(60) // 2
+        few, many = (stratified_folds(labels, groups, 5, repeats, 7) for repeats in (2, 5))
+        assert in_folds(many[:2], range(60)) == in_folds(few, range(60))
+
+    def test_each_two_pictures_share_a_fold_about_as_often(self):
+        """Which groups are together is left to chance: no two of a class always or never are."""
+        labels, groups = np.repeat([0, 1], 20), np.arange(40)
+        together = np.zeros((40, 40), int)
+        for fold in in_folds(stratified_folds(labels, groups, 4, 300, 0), range(40)):
+            together[np.ix_(fold, fold)] += 1
+        assert (together.diagonal() == 300).all()
+        of_class = together[:20, :20][~np.eye(20, dtype=bool)]
+        assert of_class.mean() == pytest.approx(300 * 4 / 19)
+        assert 30 < of_class.min() < of_class.max() < 100
+        assert 40 < together[:20, 20:].min() < together[:20, 20:].max() < 115
+
+    def test_same_folds_whatever_the_groups_and_classes_are_called(self):
+        labels, groups = np.repeat([0, 1], 20), np.arange(40) // 2
+        expected = stratified_folds(labels, groups, 5, 2, 1)
+        found = stratified_folds(np.array(["gel", "not"])[labels], groups * 7 + 3, 5, 2, 1)
+        assert in_folds(found, range(40)) == in_folds(expected, range(40))
+
+    @pytest.mark.parametrize(("folds", "repeats"), [(1, 1), (0, 1), (-2, 3), (5, 0), (2, -1)])
+    def test_numbers_out_of_range(self, folds, repeats):
+        with pytest.raises(
+            GelError, match=rf"^{folds} folds, repeated {repeats} times: give 2 folds or more, and 1 rep"
+        ):
+            stratified_folds([0, 0, 1, 1], [0, 1, 2, 3], folds, repeats, 0)
+
+    def test_a_class_of_too_few_groups(self):
+        labels, groups = [0, 0, 0, 1, 1, 1, 1, 1], [0, 1, 2, 3, 3, 4, 4, 4]
+        message = "^class {} has 2 different pictures, too few for 3 folds: ask for fewer$"
+        with pytest.raises(GelError, match=message.format(1)):
+            stratified_folds(labels, groups, 3, 1, 0)
+        with pytest.raises(GelError, match=message.format("not_gel")):
+            stratified_folds(labels, groups, 3, 1, 0, class_names=["gel", "not_gel"])
+        assert len(stratified_folds(labels, groups, 2, 1, 0)[0]) == 2
+
+    def test_groups_of_many_classes_never_lose_a_class_unseen(self):
+        rng = np.random.default_rng(0)
+        failed = 0
+        for seed in range(200):
+            labels, groups = rng.integers(0, 3, 20), rng.integers(0, 7, 20)
+            try:
+                dealt = stratified_folds(labels, groups, 3, 1, seed)
+            except GelError:
+                failed += 1
+            else:
+                assert all(set(fold) == set(labels) for fold in in_folds(dealt, labels))
+        assert failed < 150
+
+
+@given(groups=st.lists(st.integers(0, 8), max_size=30))
+def test_repeated_groups_are_those_of_two_or_more(groups):
+    found = repeated_groups(np.array(groups, int))
+    assert found == repeated_groups(groups)
+    assert sorted(i for group in found for i in group) == [
+        i for i, group in enumerate(groups) if groups.count(group) > 1
+    ]
+    for group in found:
+        assert group == sorted(group)
+        assert len(group) == groups.count(groups[group[0]])
+        assert len({groups[i] for i in group}) == 1
+    assert [group[0] for group in found] == sorted(group[0] for group in found)
+    assert all(type(i) is int for group in found for i in group)
+
+
+def test_slow_libraries_are_loaded_only_when_used():
+    imports = [line for line in inspect.getsource(splits).splitlines() if line.startswith(("import", "from"))]
+    assert not any(name in line for line in imports for name in ("sklearn", "scipy", "imagehash"))
+
+
+@pytest.mark.real
+class TestRealPictures:
+    def test_the_pairs_of_the_original_data_set(self, shared):
+        pictures = read_class_folders(shared / "gel" / "dataset")
+        groups = near_duplicate_groups(picture_hashes(hash_pictures(pictures.paths)))
+        sizes = np.bincount(groups)
+        assert sorted(sizes[sizes > 1]) == [2] * 19  # each looked at: the same gel twice
+        pairs = {
+            frozenset(path.stem for path, group in zip(pictures.paths, groups, strict=True) if group == number)
+            for number in np.flatnonzero(sizes > 1)
+        }
+        assert {frozenset({"gel_1", "gel_11"}), frozenset({"gel_26", "gel_40"})} <= pairs
+
+    def test_pictures_of_other_labs_are_all_different(self, shared):
+        paths = [path for name in ("dataset", "other_labs") for path in read_class_folders(shared / "gel" / name).paths]
+        groups = near_duplicate_groups(picture_hashes(hash_pictures(paths)), max_distance=12)
+        assert len(set(groups)) == 138 - 19

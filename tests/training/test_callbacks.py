@@ -1,0 +1,403 @@
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import gel_fit, read_rows
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
+from torch.utils.data import DataLoader, TensorDataset
+
+from gel_lightning import GelClassifier, GelDataModule, LinearHead
+from gel_lightning.features import extraction as features
+from gel_lightning.training.callbacks import (
+    MOST_PROJECTED,
+    SAVE_SECONDS,
+    THUMBNAIL,
+    EmptyRunRemover,
+    EpochSeed,
+    LastCheckpoint,
+    OneThread,
+    TensorBoardPages,
+)
+
+METRICS = {
+    *("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc"),
+    *("precision_gel", "recall_gel", "f1_gel", "calibration_error"),
+}
+EPOCHS, BATCHES = 4, 4
+IMAGES = {
+    *("confusion matrix/val", "confusion matrix/test", "ROC/val", "ROC/test"),
+    *("pictures/train", "pictures/val", "pictures/test"),
+}
+
+
+def read_events(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
+
+
+@pytest.fixture(scope="module")
+def events(run_dir: Path) -> EventAccumulator:
+    """What the TensorBoard files of a fit of four epochs hold."""
+    return read_events(run_dir)
+
+
+# --- what TensorBoard shows ---
+
+
+@pytest.mark.parametrize("stage", ["train", "val"])
+def test_each_metric_has_a_value_for_each_epoch(events: EventAccumulator, stage: str) -> None:
+    tags = {tag for tag in events.Tags()["scalars"] if tag.startswith(f"{stage}/")}
+    assert tags == {f"{stage}/{name}" for name in METRICS}
+    for tag in tags:
+        points = events.Scalars(tag)
+        assert [point.step for point in points] == [BATCHES * epoch - 1 for epoch in range(1, EPOCHS + 1)]
+        assert np.isfinite([point.value for point in points]).all()
+
+
+def test_curves_are_those_of_the_results(events: EventAccumulator, two_fits: Path) -> None:
+    rows = read_rows(two_fits / "lightning_logs/results.csv")
+    (row,) = (row for row in rows if row["version"] == "version_0")
+    losses = [point.value for point in events.Scalars("val/loss")]
+    assert min(losses) == pytest.approx(float(row["val_loss"]), rel=1e-6)  # of the best epoch
+    train = [point.value for point in events.Scalars("train/loss")]
+    assert len(set(train)) == EPOCHS  # it learns something in each
+    for name, column in {"accuracy": "accuracy", "auroc": "roc_auc", "precision": "precision"}.items():
+        (tested,) = events.Scalars(f"test/{name}")
+        assert tested.value == pytest.approx(float(row[column]), rel=1e-6)
+
+
+def test_training_and_validation_share_a_chart(events: EventAccumulator) -> None:
+    (event,) = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    (category,) = layout.category
+    charts = {chart.title: list(chart.multiline.tag) for chart in category.chart}
+    assert charts.keys() == {"loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc"}
+    for name, tags in charts.items():
+        assert tags == [f"train/{name}$", f"val/{name}$"]
+
+
+@pytest.mark.parametrize("tag", sorted(IMAGES))
+def test_each_figure_is_there_once_and_shows_something(events: EventAccumulator, tag: str) -> None:
+    assert set(events.Tags()["images"]) == IMAGES
+    (event,) = events.Images(tag)
+    pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("L"))
+    assert min(pixels.shape) >= 200
+    assert len(np.unique(pixels)) > 10
+
+
+def test_sheets_show_each_picture(events: EventAccumulator) -> None:
+    heights = {tag: events.Images(tag)[0].height for tag in IMAGES if tag.startswith("pictures/")}
+    # 16, 4 and 8 pictures in rows of six.
+    assert heights["pictures/train"] > heights["pictures/test"] > heights["pictures/val"]
+
+
+def test_hyperparameters_stand_beside_the_test_metrics(events: EventAccumulator) -> None:
+    def plugin_data(tag: str) -> Any:
+        content = events.SummaryMetadata(tag).plugin_data.content
+        return plugin_data_pb2.HParamsPluginData.FromString(content)
+
+    session = plugin_data("_hparams_/session_start_info").session_start_info.hparams
+    texts = {name: value.string_value for name, value in session.items() if value.HasField("string_value")}
+    assert texts == {
+        "hardware": "cpu",
+        "backbone": "resnet18",
+        "weights": "none",
+        "head": "multi",
+        "optimizer": "sgd",
+    }
+    numbers = {name: value.number_value for name, value in session.items() if value.HasField("number_value")}
+    assert numbers == {"lr": 0.001, "batch_size": 5, "max_epochs": 4}
+    metrics = {info.name.tag for info in plugin_data("_hparams_/experiment").experiment.metric_infos}
+    assert metrics == {f"test/{name}" for name in METRICS}
+    for tag in metrics:
+        assert len(events.Scalars(tag)) == 1
+
+
+def test_projector_has_a_row_and_a_thumbnail_for_each_picture(run_dir: Path, train_dir: Path, test_dir: Path) -> None:
+    config = (run_dir / "projector_config.pbtxt").read_text()
+    assert config.count("embeddings {") == 1
+    folder = run_dir / "00000/features"
+    assert "00000/features/tensors.tsv" in config
+    with (folder / "metadata.tsv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["part"] for row in rows].count("train") == 16
+    assert [row["part"] for row in rows].count("val") == 4
+    assert [row["part"] for row in rows].count("test") == 8
+    named = {(row["name"], row["class"]) for row in rows if row["part"] != "test"}
+    assert named == {(path.name, path.parent.name) for path in train_dir.rglob("*.png")}
+    tested = [(row["name"], row["class"]) for row in rows if row["part"] == "test"]
+    assert sorted(tested) == sorted((path.name, path.parent.name) for path in test_dir.rglob("*.png"))
+
+    features = np.loadtxt(folder / "tensors.tsv", delimiter="\t")
+    assert features.shape == (28, 512)
+    model = GelClassifier.load_from_checkpoint(run_dir / "checkpoints/best.ckpt")
+    for row, feature in zip(rows[:2] + rows[-2:], [*features[:2], *features[-2:]], strict=True):
+        path = (test_dir if row["part"] == "test" else train_dir) / row["class"] / row["name"]
+        expected = model.backbone(picture(path)).squeeze(0).numpy()
+        np.testing.assert_allclose(feature, expected, rtol=1e-3, atol=1e-4)
+
+    with Image.open(folder / "sprite.png") as sprite:
+        side = int(np.ceil(np.sqrt(28)))
+        assert sprite.size == (side * THUMBNAIL, side * THUMBNAIL)
+
+
+def picture(path: Path) -> torch.Tensor:
+    from gel_lightning.data.datamodule import PictureDataset
+    from gel_lightning.data.folders import LabelledPictures
+
+    pixels, _, _ = PictureDataset(LabelledPictures([path], [0], ["gel", "not_gel"]), 32)[0]
+    return pixels.unsqueeze(0)
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec")  # Lightning's own
+def test_pages_of_another_data_module_and_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Colour pictures, three classes, no names and no indices in the batches; more of them than the projector takes.
+    monkeypatch.setattr("gel_lightning.training.callbacks.MOST_PROJECTED", 5)
+    assert MOST_PROJECTED > 28
+    pictures = torch.rand(7, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(TensorDataset(pictures, torch.tensor([0, 1, 2, 0, 1, 2, 0])), batch_size=3)
+    model = GelClassifier(weights="none", head=LinearHead, class_names=["a", "b", "c"])
+    logger = TensorBoardLogger(tmp_path, name="", version="v")
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=logger,
+        callbacks=[TensorBoardPages()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.test(model, loader, verbose=False)
+    shown = read_events(tmp_path / "v")
+    assert set(shown.Tags()["images"]) == {tag for tag in IMAGES if tag.endswith("/test")}
+    rows = (tmp_path / "v/00000/features/metadata.tsv").read_text().splitlines()
+    assert rows == ["class\tpart\tname", "a\ttest\t0", "b\ttest\t1", "c\ttest\t2", "a\ttest\t3", "b\ttest\t4"]
+
+
+def test_a_fit_without_a_logger_writes_no_pages(tmp_path: Path, two_fits: Path, run_dir: Path) -> None:
+    ran = gel_fit("fit", "--config", run_dir / "config.yaml", "--trainer.logger", "false", cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    assert "TensorBoard" not in ran.out
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    logs = "lightning_logs"
+    assert left == {
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        f"{logs}/results.csv",
+        f"{logs}/.results.csv.lock",
+    }
+    (row,) = read_rows(tmp_path / logs / "results.csv")
+    assert row["version"] == ""
+    assert row["val_loss"] == read_rows(two_fits / logs / "results.csv")[0]["val_loss"]
+
+
+# --- the folder of a run that failed ---
+
+
+def failed_in(remover: EmptyRunRemover, is_global_zero: bool = True) -> None:
+    trainer: Any = SimpleNamespace(is_global_zero=is_global_zero, loggers=[])
+    model: Any = None
+    remover.on_exception(trainer, model, RuntimeError())
+
+
+def test_a_folder_without_a_checkpoint_is_removed_and_no_other(tmp_path: Path) -> None:
+    for name in ("version_0", "version_1"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "config.yaml").touch()
+    failed_in(EmptyRunRemover(tmp_path / "version_1"), is_global_zero=False)
+    assert (tmp_path / "version_1/config.yaml").exists()
+    failed_in(EmptyRunRemover(tmp_path / "version_1"))
+    assert [path.name for path in tmp_path.iterdir()] == ["version_0"]
+    (tmp_path / "version_0/checkpoints/last.ckpt").touch()
+    failed_in(EmptyRunRemover(tmp_path / "version_0"))
+    assert (tmp_path / "version_0/config.yaml").exists()
+    failed_in(EmptyRunRemover(tmp_path / "gone"))
+
+
+@pytest.mark.filterwarnings("error")  # an error in another thread is a warning of pytest's
+def test_a_folder_is_not_removed_under_the_thread_that_writes_there(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="", version="v")
+    for step in range(1000):
+        logger.experiment.add_scalar("loss", 1.0, step)
+    trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[logger])
+    model: Any = None
+    EmptyRunRemover(tmp_path / "v").on_exception(trainer, model, RuntimeError())
+    logger.finalize("failed")  # as Lightning does next
+    assert not (tmp_path / "v").exists()
+
+
+# --- dropout of a resumed run ---
+
+
+def drawn(seed: int, epoch: int, rank: int = 0, batch: int = 0) -> list[float]:
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer: Any = SimpleNamespace(current_epoch=epoch, global_rank=rank, strategy=strategy)
+    model: Any = None
+    with torch.random.fork_rng(devices=[]):
+        EpochSeed(seed).on_train_batch_start(trainer, model, None, batch)
+        numbers: list[float] = torch.rand(3).tolist()
+    return numbers
+
+
+def test_each_epoch_draws_its_own_numbers_whatever_was_drawn_before() -> None:
+    first = drawn(1, epoch=3)
+    with torch.random.fork_rng(devices=[]):
+        torch.rand(5)
+        assert drawn(1, epoch=3) == first
+    others = [drawn(1, epoch=4), drawn(2, epoch=3), drawn(1, epoch=3, rank=1), drawn(0, epoch=0), drawn(3, epoch=1)]
+    assert len({tuple(numbers) for numbers in [first, *others]}) == 6
+
+
+def test_later_batches_of_an_epoch_draw_on() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(9)
+        expected = torch.rand(3).tolist()
+        torch.manual_seed(9)
+        assert drawn(1, epoch=0, batch=1) == expected
+
+
+# --- threads ---
+
+
+class Threads(Callback):
+    """Keeps how many threads there are when something is done."""
+
+    def __init__(self, failing: bool = False) -> None:
+        self.failing = failing
+        self.seen: dict[str, set[int]] = {}
+
+    def see(self, what: str) -> None:
+        self.seen.setdefault(what, set()).add(torch.get_num_threads())
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.see("training")
+        if self.failing:
+            raise ValueError("on purpose")
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self.see("validating")
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        self.see("testing")
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Threads]:
+    """Counts threads, of which there are three."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    threads, compute = Threads(), features._compute
+
+    def counted(*args: Any) -> None:
+        threads.see("extracting")
+        compute(*args)
+
+    monkeypatch.setattr(features, "_compute", counted)
+    yield threads
+    torch.set_num_threads(before)
+
+
+def fitted(threads: Threads, folder: Path, train_dir: Path, cache_features: bool = True) -> Trainer:
+    data = GelDataModule(
+        train_dir,
+        batch_size=5,
+        image_size=32,
+        num_workers=0,
+        cache_dir=folder / "cache",
+        cache_features=cache_features,
+    )
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    callbacks = [OneThread(), threads]
+    trainer = Trainer(accelerator="cpu", max_epochs=2, logger=False, callbacks=callbacks, **options)
+    trainer.fit(GelClassifier(weights="none", head=LinearHead), datamodule=data)
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's, of few workers and few batches
+def test_one_thread_trains_on_vectors_and_all_do_the_rest(threads: Threads, tmp_path: Path, train_dir: Path) -> None:
+    trainer = fitted(threads, tmp_path, train_dir)
+    # The first validation of a fit, if there is one, is before the training.
+    assert threads.seen == {"extracting": {3}, "training": {1}, "validating": threads.seen["validating"]}
+    assert 1 in threads.seen["validating"]
+    assert torch.get_num_threads() == 3
+    trainer.test(trainer.lightning_module, trainer.datamodule, verbose=False)
+    assert threads.seen["testing"] == {3}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_all_threads_are_back_after_an_error(threads: Threads, tmp_path: Path, train_dir: Path) -> None:
+    threads.failing = True
+    with pytest.raises(ValueError, match="on purpose"):
+        fitted(threads, tmp_path, train_dir)
+    assert threads.seen["training"] == {1}
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_all_threads_train_on_pictures(threads: Threads, tmp_path: Path, train_dir: Path) -> None:
+    fitted(threads, tmp_path, train_dir, cache_features=False)
+    assert threads.seen == {"training": {3}, "validating": {3}}
+    assert torch.get_num_threads() == 3
+
+
+# --- the last checkpoint ---
+
+
+class Clock(Callback):
+    """An epoch takes a time; the epochs are kept after which something was saved."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.now = seconds, 1000.0
+        self.saved: list[int] = []
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.now += self.seconds
+
+    def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
+        self.saved.append(trainer.current_epoch)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's, of few workers and few batches
+@pytest.mark.parametrize(
+    ("seconds", "limits", "saved"),
+    [
+        pytest.param(0, {"max_epochs": 5}, [0, 4], id="quick"),
+        pytest.param(0, {"max_epochs": 1}, [0], id="one epoch"),
+        pytest.param(0.4 * SAVE_SECONDS, {"max_epochs": 9}, [0, 3, 6, 8], id="every ten seconds"),
+        pytest.param(2 * SAVE_SECONDS, {"max_epochs": 4}, [0, 1, 2, 3], id="slow"),
+        pytest.param(0, {"max_epochs": 9, "patience": 2}, [0, 2], id="stopped early"),
+        pytest.param(0, {"max_epochs": 9, "max_steps": 7}, [0, 3], id="steps"),
+        pytest.param(0, {"max_epochs": -1, "max_steps": 8}, [0, 3], id="endless but for steps"),
+    ],
+)
+def test_the_last_checkpoint_is_of_the_first_and_the_last_epoch_and_of_some_between(
+    seconds: float, limits: dict[str, int], saved: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(seconds)
+    monkeypatch.setattr("gel_lightning.training.callbacks.time", SimpleNamespace(monotonic=lambda: clock.now))
+    callbacks: list[Callback] = [clock, LastCheckpoint(tmp_path / "kept")]
+    if "patience" in limits:
+        limits = dict(limits)
+        callbacks.append(EarlyStopping("same", patience=limits.pop("patience")))
+    model: Any = BoringModel()
+    model.on_train_epoch_end = lambda: model.log("same", 1.0)
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    trainer = Trainer(
+        accelerator="cpu", limit_train_batches=2, limit_val_batches=0, callbacks=callbacks, **limits, **options
+    )
+    trainer.fit(model)
+    assert clock.saved == saved
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["last.ckpt"]
+    kept = torch.load(tmp_path / "kept/last.ckpt", weights_only=True)
+    assert (kept["epoch"], kept["global_step"]) == (saved[-1], trainer.global_step)
+    assert all(torch.equal(value, kept["state_dict"][name]) for name, value in model.state_dict().items())

@@ -1,0 +1,227 @@
+import csv
+import io
+import json
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from conftest import file_size_limit, read_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gel_lightning.core.errors import GelError
+from gel_lightning.training.results import COLUMNS, MODEL_IDS, add_result, read_results
+
+# Spelled out here, since this is what other people's scripts read.
+ORIGINAL = [
+    *("model_id", "hardware_type", "pretrained_model", "classifier_head", "opt_alg", "training_time_mins"),
+    *("inference_time_secs", "accuracy", "precision", "recall", "conf_mat", "roc_auc"),
+]
+VAL_METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
+DOCUMENTED = [
+    *ORIGINAL,
+    *("weights", "seed", "epochs", "train_pictures", "val_pictures", "test_pictures"),
+    *(f"val_{name}" for name in VAL_METRICS),
+    *("version", "checkpoint", "device", "error"),
+]
+HEADER = ",".join(DOCUMENTED) + "\n"
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def test_the_columns_are_those_of_the_original_and_then_ours() -> None:
+    assert list(COLUMNS) == DOCUMENTED
+
+
+@pytest.mark.real
+def test_the_original_study_has_the_same_columns(shared: Path) -> None:
+    with (shared / "reference/original_results.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == ORIGINAL
+
+
+@pytest.mark.real
+def test_models_have_the_numbers_of_the_original_study(shared: Path) -> None:
+    originals = {}
+    for row in read_rows(shared / "reference/original_results.csv"):
+        backbone = {"mobilenet-v3": "mobilenet_v3_large"}.get(row["pretrained_model"], row["pretrained_model"])
+        originals[row["hardware_type"], backbone, row["classifier_head"], row["opt_alg"]] = int(row["model_id"])
+    assert sorted(originals.values()) == list(range(1, 25))
+    assert {kind: number for kind, number in MODEL_IDS.items() if kind[0] != "tpu"} == originals
+
+
+def test_models_on_a_tpu_follow_in_the_same_order() -> None:
+    assert sorted(MODEL_IDS.values()) == list(range(1, 37))
+    for (hardware, backbone, head, optimizer), number in MODEL_IDS.items():
+        if hardware == "cpu":
+            assert MODEL_IDS["gpu", backbone, head, optimizer] == number + 12
+            assert MODEL_IDS["tpu", backbone, head, optimizer] == number + 24
+
+
+def test_a_fit_leaves_a_row(two_fits: Path) -> None:
+    with (two_fits / "lightning_logs/results.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == DOCUMENTED
+    row = next(row for row in read_rows(two_fits / "lightning_logs/results.csv") if row["version"] == "version_0")
+    said = {"model_id": "4", "hardware_type": "cpu", "pretrained_model": "resnet18", "classifier_head": "multi"}
+    said |= {"opt_alg": "sgd", "weights": "none", "seed": "42", "epochs": "4"}
+    said |= {"train_pictures": "16", "val_pictures": "4", "test_pictures": "8"}
+    assert row.items() >= said.items()
+    assert Path(row["checkpoint"]) == two_fits / "lightning_logs/resnet18_multi_sgd_cpu/version_0/checkpoints/best.ckpt"
+    assert Path(row["checkpoint"]).exists()
+
+    matrix = np.array(json.loads(row["conf_mat"]))
+    assert matrix.shape == (2, 2)
+    assert matrix.sum(axis=1).tolist() == [4, 4]  # a row for each actual class
+    assert float(row["accuracy"]) == float(row["recall"]) == matrix.trace() / 8
+    for name in ("precision", "roc_auc", *(f"val_{name}" for name in VAL_METRICS)):
+        assert 0 <= float(row[name]) <= 1, name
+    assert (row["device"], row["error"]) == ("cpu", "")
+    assert 0 < float(row["training_time_mins"]) < 5
+    assert 0 < float(row["inference_time_secs"]) < 300
+
+
+def test_a_file_begins_with_its_header_and_rows_follow(tmp_path: Path) -> None:
+    path = tmp_path / "new/folder/results.csv"
+    assert read_results(path) == ""
+    add_result(path, {"model_id": 4, "conf_mat": [[7, 4], [0, 11]]})
+    add_result(path, {"weights": 'a "quoted", name', "accuracy": 0.5})
+    assert path.read_text().startswith(HEADER)
+    first, second = read_rows(path)
+    assert first == dict.fromkeys(DOCUMENTED, "") | {"model_id": "4", "conf_mat": "[[7, 4], [0, 11]]"}
+    assert second == dict.fromkeys(DOCUMENTED, "") | {"weights": 'a "quoted", name', "accuracy": "0.5"}
+
+
+def test_a_column_that_there_is_not_is_a_bug_and_leaves_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    add_result(path, {"model_id": 1})
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="epoch"):
+        add_result(path, {"epoch": 1})
+    assert path.read_bytes() == before
+    assert files(tmp_path) == ["results.csv"]
+
+
+def test_a_last_line_without_its_end_is_completed(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    add_result(path, {"model_id": 1})
+    path.write_text(path.read_text().rstrip("\n"))
+    add_result(path, {"model_id": 2})
+    assert [row["model_id"] for row in read_rows(path)] == ["1", "2"]
+
+
+def test_line_ends_of_windows_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    add_result(path, {"model_id": 1})
+    before = path.read_bytes().replace(b"\n", b"\r\n")
+    path.write_bytes(before)
+    add_result(path, {"model_id": 2})
+    assert path.read_bytes().startswith(before)
+    assert [row["model_id"] for row in read_rows(path)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"a,b\n1,2\n", id="another table"),
+        pytest.param(HEADER.encode().replace(b"roc_auc", b"auroc"), id="another header"),
+        pytest.param(b"\n" + HEADER.encode(), id="an empty line first"),
+        pytest.param(b"\x89PNG\r\n\x1a\n\xff", id="no text"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_and_left(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "results.csv"
+    path.write_bytes(content)
+    with pytest.raises(GelError, match=r"results\.csv: not a results file.*name another file") as error:
+        add_result(path, {"model_id": 1})
+    assert len(str(error.value).splitlines()) == 1
+    assert path.read_bytes() == content
+
+
+def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GelError, match="name another file"):
+        read_results(tmp_path)
+
+
+@given(content=st.one_of(st.binary(), st.text().map(str.encode), st.text().map(lambda text: (HEADER + text).encode())))
+@settings(deadline=None, max_examples=100)
+def test_whatever_is_in_a_file_is_kept(content: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "results.csv"
+        path.write_bytes(content)
+        try:
+            add_result(path, {"model_id": 36})
+        except GelError:
+            assert path.read_bytes() == content
+        else:
+            assert path.read_bytes().startswith(content)
+            assert path.read_bytes().decode().endswith("\n36" + "," * (len(DOCUMENTED) - 1) + "\n")
+        assert files(Path(folder)) == ["results.csv"]
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"))  # csv of Python 3.10 reads no NUL
+
+
+@given(rows=st.lists(st.lists(cells, min_size=len(DOCUMENTED), max_size=len(DOCUMENTED)), max_size=3), added=cells)
+@settings(deadline=None, max_examples=50)
+def test_rows_of_any_text_are_read_back(rows: list[list[str]], added: str) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([DOCUMENTED, *rows])
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "results.csv"
+        path.write_text(text.getvalue(), encoding="utf-8", newline="")
+        add_result(path, {"weights": added})
+        *before, last = read_rows(path)
+        assert [list(row.values()) for row in before] == rows
+        assert last == dict.fromkeys(DOCUMENTED, "") | {"weights": added}
+
+
+def add_some(path: Path, first: int) -> None:
+    for number in range(first, first + 10):
+        add_result(path, {"model_id": number})
+
+
+def test_threads_at_once_lose_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add_some, [path] * 8, range(0, 80, 10)))
+    assert sorted(int(row["model_id"]) for row in read_rows(path)) == list(range(80))
+
+
+def test_processes_at_once_lose_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    fork = multiprocessing.get_context("fork")  # a process that is not forked would import torch for seconds
+    adders = [fork.Process(target=add_some, args=(path, first)) for first in range(0, 40, 10)]
+    for adder in adders:
+        adder.start()
+    for adder in adders:
+        adder.join(60)
+    assert [adder.exitcode for adder in adders] == [0] * 4
+    assert sorted(int(row["model_id"]) for row in read_rows(path)) == list(range(40))
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    add_result(path, {"weights": "a" * 1000})
+    before = path.read_bytes()
+    with file_size_limit(len(before)), pytest.raises(OSError, match="too large"):
+        add_result(path, {"model_id": 1})
+    assert path.read_bytes() == before
+    assert files(tmp_path) == ["results.csv"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    add_result(path, {"model_id": 1})
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError):
+            add_result(path, {"model_id": 2})
+    finally:
+        tmp_path.chmod(0o700)
+    assert len(read_rows(path)) == 1
