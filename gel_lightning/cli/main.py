@@ -23,6 +23,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from gel_lightning import __version__
 from gel_lightning.cli.console import Announcement, print_counts, print_line, print_metrics, print_stores
+from gel_lightning.cli.own_modules import find_own_modules
+from gel_lightning.cli.settings import explicit_settings, refuse_changes
 from gel_lightning.core.distributed import (
     AlreadySaidError,
     LostProcesses,
@@ -45,7 +47,7 @@ from gel_lightning.training.callbacks import (
     TensorBoardPages,
 )
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
-from gel_lightning.training.results import HARDWARE, ResultsFile, class_name, short_names
+from gel_lightning.training.results import HARDWARE, ResultsFile, short_names
 
 DESCRIPTION = """Is this picture a gel electrophoresis image? `fit` trains a head on the features of a frozen
 network, and validates and tests it; `validate`, `test` and `predict` use a checkpoint that fit has written. More
@@ -70,6 +72,7 @@ CLI_OPTIONS: dict[str, Any] = {
     "model_class": GelClassifier,
     "datamodule_class": GelDataModule,
     "seed_everything_default": 42,
+    "auto_configure_optimizers": False,  # they are settings of the model
     "trainer_defaults": TRAINER_DEFAULTS,
 }
 # What the operating system says when a file cannot be written, and a person can do something about it.
@@ -80,7 +83,12 @@ UNWRITABLE = (
 
 
 class Parser(LightningArgumentParser):
-    """LightningCLI's parser with errors of one line."""
+    """LightningCLI's parser with errors of one line, and classes from the working folder."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
+        """Parses a command line, whose options may name classes of modules in the working folder."""
+        find_own_modules(sys.argv[1:] if args is None else args)
+        return super().parse_args(args, *others, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints what is wrong with the arguments in one line and exits with status 2."""
@@ -97,6 +105,8 @@ class GelCLI(LightningCLI):
     """LightningCLI of a GelClassifier and a GelDataModule: see https://lightning.ai/docs."""
 
     accelerator_option = "--trainer.accelerator"
+    trained_classes: Sequence[str] | None = None
+    """Class names of the checkpoint."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what a run is named, where its results go, and what the data and the run share."""
@@ -119,9 +129,8 @@ class GelCLI(LightningCLI):
             help="CSV file that predict writes.",
         )
 
-    @staticmethod
-    def add_shared_arguments(parser: LightningArgumentParser) -> None:
-        """Adds what all commands that train have: the best checkpoint, and one seed for the data and the run."""
+    def add_shared_arguments(self, parser: LightningArgumentParser) -> None:
+        """Adds what all commands that train have: the best checkpoint, one seed for the data and the run, the classes."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -133,11 +142,16 @@ class GelCLI(LightningCLI):
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
+        def class_names(data: GelDataModule) -> list[str]:
+            return list(self.trained_classes or data.class_names)
+
+        parser.link_arguments("data", "model.class_names", class_names, apply_on="instantiate")
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments, and looks at the checkpoint they name before anything is built."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
-        self.asked_weights = config.model.weights
+        self.asked_weights = None
         check_seed(config.seed_everything)
         if config.ckpt_path is None:
             if self.config.subcommand != "fit":
@@ -145,17 +159,17 @@ class GelCLI(LightningCLI):
         else:
             checkpoint = _checkpoint(Path(config.ckpt_path))
             self.steps_done = checkpoint["global_step"]
-            made_with = _model(checkpoint["hyper_parameters"])
-            if self.config.subcommand == "fit" and _model(config.model.as_dict()) != made_with:
-                raise GelError(
-                    f"{config.ckpt_path} is a checkpoint of another model: {made_with}, where this run asks for "
-                    f"{_model(config.model.as_dict())}; resume with the config.yaml beside it"
-                )
+            given = explicit_settings(parser, self.config.subcommand, sys.argv[1:] if args is None else args)
+            refuse_changes(given, checkpoint, config.ckpt_path)
+            self.asked_weights = given.get("model", {}).get("weights")
+            self.trained_classes = checkpoint["hyper_parameters"]["class_names"]
+            if "seed_everything" not in given:
+                config.seed_everything = config.data.seed = checkpoint["GelDataModule"]["seed"]
 
     def before_instantiate_classes(self) -> None:
-        """Lets weights that were asked for stand over the checkpoint's, and settles what the run is named."""
+        """Takes explicit weights in place of the checkpoint's, and settles what the run is named."""
         config = self.config[self.subcommand]
-        if self.asked_weights != "imagenet":
+        if self.asked_weights is not None:
             config.model.weights = self.asked_weights
         if self.subcommand == "fit":
             config.name = config.name or _run_name(config)
@@ -401,10 +415,6 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "backbone_fingerprint" not in checkpoint:
         raise GelError(f"{path}: a checkpoint of another model; name one that gel-fit fit has written (--ckpt_path)")
     return checkpoint
-
-
-def _model(config: Any) -> str:
-    return f"{config['backbone']} + {class_name(config['head'])} + {class_name(config['optimizer'])}"
 
 
 def training_callbacks(seed: int) -> list[Callback]:

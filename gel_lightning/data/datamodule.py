@@ -23,7 +23,13 @@ from gel_lightning.core.xla import PaddedBatches, on_xla
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import Augmentation, FeatureDataset, PictureDataset, UnlabelledDataset, ViewSampler
 from gel_lightning.data.drawn import draw_data_set
-from gel_lightning.data.folders import LabelledPictures, find_pictures, read_class_folders
+from gel_lightning.data.folders import (
+    DEFAULT_CLASSES,
+    LabelledPictures,
+    class_folders,
+    find_pictures,
+    read_class_folders,
+)
 from gel_lightning.data.originals import download_originals
 from gel_lightning.data.splits import (
     hash_pictures,
@@ -104,7 +110,23 @@ class GelDataModule(LightningDataModule):
         self.seed = seed
         self.parts: dict[str, LabelledPictures] = {}
         self._known: dict[Path, np.uint64] = {}
-        self.class_names: tuple[str, ...] | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels.
+
+        Before ``setup`` those of the class folders of ``train_dir``, of which no picture is read; gel and not_gel
+        while the default pictures are absent.
+
+        Raises:
+            GelError: a folder that is absent or has fewer than two class folders.
+        """
+        for pictures in self.parts.values():
+            return tuple(pictures.class_names)
+        folder = self.train_dir or self.root / "dataset"
+        if self.train_dir is None and not folder.exists():
+            return DEFAULT_CLASSES
+        return tuple(class_folders(folder))
 
     @property
     def train_class_counts(self) -> list[int]:
@@ -147,10 +169,8 @@ class GelDataModule(LightningDataModule):
             test = read_class_folders(self.test_dir)
             self._hashes(test.paths)  # names all unreadable pictures at once
             self.parts = {"test": test}
-            self.class_names = tuple(test.class_names)
         elif "train" not in self.parts:
             self.parts = self._split()
-            self.class_names = tuple(self.parts["train"].class_names)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training pictures, in an order and in views that depend on the seed and the epoch alone."""

@@ -9,6 +9,9 @@ from typing import NamedTuple
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.images import IMAGE_SUFFIXES
 
+DEFAULT_CLASSES = ("gel", "not_gel")
+"""Of the default pictures, and of a classifier that is told no others."""
+
 
 class LabelledPictures(NamedTuple):
     """The pictures of a folder of class folders.
@@ -41,10 +44,7 @@ def read_class_folders(folder: str | Path, class_names: Sequence[str] | None = N
             ``class_names``, a class is empty, or a picture lies beside the class folders.
     """
     folder = Path(folder)
-    if not _is_folder(folder):
-        raise GelError(f"{folder}: is a file, not a folder: name the folder that holds the class folders")
-    _, subfolders, files = next(os.walk(folder, onerror=_stop))
-    found = sorted(name for name in subfolders if not _is_hidden(name))
+    found, files = _listing(folder)
     _check_classes(folder, found, class_names)
     if loose := sorted(name for name in files if not _is_hidden(name) and is_picture(Path(name))):
         raise GelError(f"{folder}: {_listed(loose)} beside the class folders: move each into the folder of its class")
@@ -52,6 +52,18 @@ def read_class_folders(folder: str | Path, class_names: Sequence[str] | None = N
     names = list(class_names or found)
     pictures = [(path, label) for label, name in enumerate(names) for path in _class_pictures(folder / name)]
     return LabelledPictures([path for path, _ in pictures], [label for _, label in pictures], names)
+
+
+def class_folders(folder: str | Path) -> list[str]:
+    """Lists the names of the class folders of a folder, without a look into them.
+
+    Raises:
+        GelError: there is no such folder, or it has fewer than two class folders.
+    """
+    folder = Path(folder)
+    found, _ = _listing(folder)
+    _check_classes(folder, found, None)
+    return found
 
 
 def find_pictures(path: str | Path) -> list[Path]:
@@ -112,6 +124,14 @@ def _class_pictures(folder: Path) -> list[Path]:
     if pictures := [path for path in visible_files(folder) if is_picture(path)]:
         return pictures
     raise GelError(f"{folder}: no picture in this class folder ({_suffixes()}): put pictures in or remove the folder")
+
+
+def _listing(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of the class folders of a folder, sorted, and of the files beside them."""
+    if not _is_folder(folder):
+        raise GelError(f"{folder}: is a file, not a folder: name the folder that holds the class folders")
+    _, subfolders, files = next(os.walk(folder, onerror=_stop))
+    return sorted(name for name in subfolders if not _is_hidden(name)), files
 
 
 def _is_folder(path: Path) -> bool:

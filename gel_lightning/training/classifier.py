@@ -22,6 +22,7 @@ from torchmetrics import MetricCollection
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.xla import run_gathered
+from gel_lightning.data.folders import DEFAULT_CLASSES
 from gel_lightning.models import heads
 from gel_lightning.models.backbones import (
     build_backbone,
@@ -31,9 +32,9 @@ from gel_lightning.models.backbones import (
     weights_identity,
 )
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
+from gel_lightning.training.batches import check_labels, check_pictures
 from gel_lightning.training.metrics import make_metrics, single_values
 
-DEFAULT_CLASSES = ("gel", "not_gel")
 DEFAULT_OPTIMIZER = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
 STAGES = ("train", "val", "test")
 DESCRIBED = {"head": nn.Module, "optimizer": Optimizer, "lr_scheduler": LRScheduler}
@@ -66,8 +67,8 @@ class GelClassifier(LightningModule):
         lr_scheduler: any torch learning rate scheduler class; ReduceLROnPlateau with ``monitor``.
         class_weights: ``balanced`` weighs each class in the training loss by the inverse of its share of the
             training pictures; a list gives a weight for each class; none weighs all alike.
-        class_names: of the labels, in order. None takes those of the trainer's data module, else gel,
-            not_gel.
+        class_names: of the labels, in order: for a :class:`~gel_lightning.GelDataModule` its ``class_names``. None is
+            gel, not_gel.
 
     Raises:
         GelError: no such backbone; weights that cannot be had or do not fit; a head, optimizer or scheduler
@@ -102,16 +103,18 @@ class GelClassifier(LightningModule):
         # LightningCLI's way to rebuild a module makes objects that cannot be described again.
         self.hparams.pop("_instantiator", None)
         self.register_buffer("loss_weights", None, persistent=False)
-        self.class_names: tuple[str, ...] = ()
+        self.class_names: tuple[str, ...] = tuple(class_names or DEFAULT_CLASSES)
+        self.hparams["class_names"] = list(self.class_names)
+        self.head = self.make_head(self.num_features, len(self.class_names))
         self.logs_metrics = True
+        self._begun: set[str] = set()
         self.confusion_matrices: dict[str, Tensor] = {}
         self.probabilities: dict[str, Tensor] = {}
         # Losses, probabilities, labels and indices of the batches of an epoch, and what is computed of them in the end,
         # on the CPU: on other devices that would be many small steps, with XLA programs of many shapes.
         self._outcomes: dict[str, list[tuple[Tensor, ...]]] = {stage: [] for stage in STAGES}
-        self._metrics: dict[str, MetricCollection] = {}
-        if class_names is not None:
-            self._name_classes(class_names)
+        metrics = make_metrics(self.class_names)
+        self._metrics: dict[str, MetricCollection] = {stage: metrics.clone(prefix=f"{stage}/") for stage in STAGES}
 
     def __getattr__(self, name: str) -> Any:
         """Loads the backbone when it is first asked for."""
@@ -151,15 +154,14 @@ class GelClassifier(LightningModule):
         return pictures if pictures.ndim == 2 else self.backbone(pictures)
 
     def setup(self, stage: str) -> None:
-        """Takes from the data module what only the data know: class names, class weights."""
+        """Takes the class weights from the data module, whose classes must be the model's."""
+        self._begun.clear()
         data = getattr(self.trainer, "datamodule", None)
-        names = getattr(data, "class_names", None)
-        if not self.class_names:
-            self._name_classes(names or DEFAULT_CLASSES)
-        elif names and tuple(names) != self.class_names:
+        names = getattr(data, "class_names", None) if stage != "predict" else None
+        if names and tuple(names) != self.class_names:
             raise GelError(
                 f"the pictures' classes are {', '.join(names)}, the model's {', '.join(self.class_names)}; "
-                "rename the class folders or take a model of these classes"
+                "rename the class folders, or make the model with class_names=data.class_names"
             )
         # Lightning warns of modules in eval mode; a frozen backbone is meant to be. It warns of several processes, too,
         # whose metrics differ, or are of pictures that some get twice: here they are of all pictures, each once.
@@ -185,6 +187,8 @@ class GelClassifier(LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Returns the probability of each class, shape ``[N, classes]``."""
         pictures = batch if isinstance(batch, Tensor) else batch[0]
+        if self._is_first("predict"):
+            check_pictures(pictures)
         probabilities: Tensor = self(pictures).softmax(dim=1)
         return probabilities
 
@@ -267,14 +271,6 @@ class GelClassifier(LightningModule):
             own = {f"backbone.{key}": value for key, value in self.backbone.state_dict().items()}
             checkpoint["state_dict"] = own | checkpoint["state_dict"]
 
-    def _name_classes(self, names: Sequence[str]) -> None:
-        """Makes what depends on the classes: the head and the metrics."""
-        self.class_names = tuple(names)
-        self.hparams["class_names"] = list(names)
-        self.head = self.make_head(self.num_features, len(names))
-        metrics = make_metrics(names)
-        self._metrics = {stage: metrics.clone(prefix=f"{stage}/") for stage in STAGES}
-
     def _loss_weights(self, train_class_counts: Sequence[int] | None) -> Tensor:
         """One weight a class, shape ``[classes]``."""
         if self.class_weights == "balanced":
@@ -293,6 +289,11 @@ class GelClassifier(LightningModule):
 
     def _step(self, batch: Sequence[Any], batch_idx: int, stage: str) -> dict[str, Tensor]:
         pictures, labels = batch[0], batch[1]
+        is_first = self._is_first(stage)
+        if is_first:
+            check_pictures(pictures)
+        if is_first or labels.device.type == "cpu":  # reading values from another device waits for it
+            check_labels(labels, self.class_names)
         features = self._features(pictures)
         logits = self.head(features)
         loss = functional.cross_entropy(logits, labels, self.loss_weights if stage == "train" else None)
@@ -306,6 +307,12 @@ class GelClassifier(LightningModule):
             losses = functional.cross_entropy(logits, labels, reduction="none")
         self._outcomes[stage].append((labels, indices, losses, probabilities))
         return {"loss": loss, "probabilities": probabilities, "features": features}
+
+    def _is_first(self, stage: str) -> bool:
+        """Whether a batch is the first of a stage since the trainer called ``setup``."""
+        is_first = stage not in self._begun
+        self._begun.add(stage)
+        return is_first
 
     def _end_epoch(self, stage: str) -> None:
         """Logs the epoch's metrics, and stops a training whose loss is no longer a number."""
