@@ -9,11 +9,13 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
@@ -24,7 +26,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from gel_lightning import __version__
 from gel_lightning.cli.console import Announcement, print_counts, print_line, print_metrics, print_stores
 from gel_lightning.cli.own_modules import find_own_modules
+from gel_lightning.cli.refusals import lightnings_refusal
 from gel_lightning.cli.settings import explicit_settings, refuse_changes
+from gel_lightning.cli.trainer_settings import check_trainer_settings
 from gel_lightning.core.distributed import (
     AlreadySaidError,
     LostProcesses,
@@ -82,10 +86,14 @@ UNWRITABLE = (
 )
 
 
+# Some defaults of Lightning's callbacks are enumerations, which config.yaml has by their values.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
+
+
 class Parser(LightningArgumentParser):
     """LightningCLI's parser with errors of one line, and classes from the working folder."""
 
-    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
+    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
         """Parses a command line, whose options may name classes of modules in the working folder."""
         find_own_modules(sys.argv[1:] if args is None else args)
         return super().parse_args(args, *others, **options)
@@ -94,7 +102,9 @@ class Parser(LightningArgumentParser):
         """Prints what is wrong with the arguments in one line and exits with status 2."""
         message = " ".join(message.split())
         unknown = re.search(r'"model\.(head|optimizer|lr_scheduler)".*dot import path string: (\S+)', message)
-        if unknown:
+        if "--> model.class_names" in message:
+            message = "--model.class_names cannot be given: the classes are the class folders', or the checkpoint's"
+        elif unknown:
             key, value = unknown.groups()
             message = f"no {key} {value!r}; choose {', '.join(known_classes(key))}, or a class by its import path"
         _complain(f"{message} (see {self.prog.replace(' [options]', '')} --help)")
@@ -169,6 +179,7 @@ class GelCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Takes explicit weights in place of the checkpoint's, and settles what the run is named."""
         config = self.config[self.subcommand]
+        check_trainer_settings(config.trainer, str(self.subcommand))
         if self.asked_weights is not None:
             config.model.weights = self.asked_weights
         if self.subcommand == "fit":
@@ -326,6 +337,12 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        refusal = lightnings_refusal(error)
+        if refusal is None:
+            raise
+        _complain(" ".join(refusal.split()))
+        return 1
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning has put things away, and exits with 1
             return 130

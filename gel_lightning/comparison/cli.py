@@ -26,9 +26,11 @@ from gel_lightning.cli.main import (
     check_seed,
     claimed,
     from_here,
+    listed,
     one_line,
     training_callbacks,
 )
+from gel_lightning.cli.trainer_settings import check_trainer_settings
 from gel_lightning.comparison.answer import answer
 from gel_lightning.comparison.folds import fit_fold, outcome
 from gel_lightning.comparison.grid import BACKBONES, OPTIMIZERS, Model, grid, kind, present_accelerators, read_rows
@@ -50,6 +52,7 @@ from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
 from gel_lightning.training.callbacks import TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
+from gel_lightning.training.compatibility import check_callbacks
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 
 DESCRIPTION = """Trains, validates and tests a grid of models on the same pictures, each as `gel-fit fit` would, and
@@ -120,6 +123,7 @@ class CompareCLI(GelCLI):
         config = self.config
         if not _is_one(config.trainer.devices) or config.trainer.num_nodes != 1:
             raise GelError("compare takes one device, since it fits one model at a time; give --trainer.devices 1")
+        check_trainer_settings(config.trainer, "compare")
         asked = config.trainer.accelerator
         if config.folds is None and config.repeats != 1:
             raise GelError("--repeats is how many times the folds are dealt; give --folds too, for example --folds 5")
@@ -139,7 +143,9 @@ class CompareCLI(GelCLI):
             GelError: there are no pictures, or a model has failed.
         """
         base = self.config
-        self.data = self.parser.instantiate_classes(base).data
+        instances = self.parser.instantiate_classes(base)
+        check_callbacks(listed(instances.trainer.callbacks))
+        self.data = instances.data
         self.data.prepare_data()
         self.data.setup("fit")
         self.parts = self.data.parts
