@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import pickle
 import re
 import sys
@@ -95,8 +96,9 @@ class Parser(LightningArgumentParser):
 
     def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
         """Parses a command line, whose options may name classes of modules in the working folder."""
-        find_own_modules(sys.argv[1:] if args is None else args)
-        return super().parse_args(args, *others, **options)
+        given = [expanded(arg) for arg in (sys.argv[1:] if args is None else args)]
+        find_own_modules(given)
+        return super().parse_args(given, *others, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints what is wrong with the arguments in one line and exits with status 2."""
@@ -109,6 +111,13 @@ class Parser(LightningArgumentParser):
             message = f"no {key} {value!r}; choose {', '.join(known_classes(key))}, or a class by its import path"
         _complain(f"{message} (see {self.prog.replace(' [options]', '')} --help)")
         sys.exit(2)
+
+
+def expanded(arg: str) -> str:
+    """Takes ``~`` after ``=`` for the home folder, as the shell does after a space."""
+    option, equals, value = arg.partition("=")
+    is_home = option.startswith("-") and value.startswith("~")
+    return f"{option}{equals}{os.path.expanduser(value)}" if is_home else arg  # noqa: PTH111 - keeps a final slash
 
 
 class GelCLI(LightningCLI):
@@ -140,7 +149,7 @@ class GelCLI(LightningCLI):
         )
 
     def add_shared_arguments(self, parser: LightningArgumentParser) -> None:
-        """Adds what all commands that train have: the best checkpoint, one seed for the data and the run, the classes."""
+        """Adds what all commands that train have: the best checkpoint, the seed of data and run, the classes."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {

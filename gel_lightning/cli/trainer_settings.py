@@ -1,8 +1,10 @@
 """Settings of the trainer with which a command could not do what it is for, each refused in one line."""
 
+from pkgutil import resolve_name
 from typing import Any
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.training.compatibility import check_callbacks
 
 PARTS = {
     "fit": {"train": "trains", "val": "chooses the best epoch by validation", "test": "ends with a test"},
@@ -22,7 +24,7 @@ def check_trainer_settings(settings: Any, command: str) -> None:
         command: such as ``fit``.
 
     Raises:
-        GelError: names the option and what to do.
+        GelError: names the option or the callback, and what to do.
     """
     if settings.barebones:
         raise GelError(
@@ -32,6 +34,9 @@ def check_trainer_settings(settings: Any, command: str) -> None:
         raise GelError(
             f"--trainer.enable_checkpointing false: gel-fit {command} measures a checkpoint; leave the option out"
         )
+    callbacks = settings.callbacks or []
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        check_callbacks([resolve_name(callback.class_path)])
     for part, purpose in PARTS[command].items():
         option = f"limit_{part}_batches"
         if settings[option] == 0:

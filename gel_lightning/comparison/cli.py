@@ -26,7 +26,6 @@ from gel_lightning.cli.main import (
     check_seed,
     claimed,
     from_here,
-    listed,
     one_line,
     training_callbacks,
 )
@@ -52,7 +51,6 @@ from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
 from gel_lightning.training.callbacks import TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
-from gel_lightning.training.compatibility import check_callbacks
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 
 DESCRIPTION = """Trains, validates and tests a grid of models on the same pictures, each as `gel-fit fit` would, and
@@ -143,12 +141,15 @@ class CompareCLI(GelCLI):
             GelError: there are no pictures, or a model has failed.
         """
         base = self.config
-        instances = self.parser.instantiate_classes(base)
-        check_callbacks(listed(instances.trainer.callbacks))
-        self.data = instances.data
+        self.data = self.parser.instantiate_classes(base).data
         self.data.prepare_data()
         self.data.setup("fit")
         self.parts = self.data.parts
+        tested = self.parts["test"]
+        if absent := [name for label, name in enumerate(tested.class_names) if label not in tested.labels]:
+            raise GelError(
+                f"the test pictures have none of {', '.join(absent)}, but models are compared on all classes; add some"
+            )
         self.folds = {}
         if base.folds is not None:
             places = product(range(1, base.repeats + 1), range(1, base.folds + 1))
@@ -359,7 +360,7 @@ def comparison_folder(named: str) -> Path:
     Raises:
         GelError: there is none.
     """
-    folder = Path("lightning_logs", FOLDER, f"version_{named}") if named.isdecimal() else Path(named)
+    folder = Path("lightning_logs", FOLDER, f"version_{named}") if named.isdecimal() else Path(named).expanduser()
     if not all((folder / name).is_file() for name in (CONFIG, RESULTS)):
         raise GelError(f"{folder}: no comparison there; name its number or its folder")
     return folder.absolute()

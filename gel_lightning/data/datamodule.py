@@ -55,8 +55,8 @@ class GelDataModule(LightningDataModule):
     Args:
         train_dir: folder of class folders, for training and validation. None takes
             data/gel_electrophoresis/dataset, and downloads the 92 original pictures if it is absent.
-        test_dir: folder of class folders, for testing. None takes the originals' test pictures with the
-            originals, and else splits a test part off train_dir.
+        test_dir: folder of class folders, for testing; some classes may be absent. None takes the originals' test
+            pictures with the originals, and else splits a test part off train_dir.
         predict_dir: a picture, or a folder of any depth, to be classified.
         drawn: draws gels and look-alikes in data/drawn instead of downloading, for use with no network.
         batch_size: pictures a batch.
@@ -166,7 +166,8 @@ class GelDataModule(LightningDataModule):
                 raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
             self.predict_paths = find_pictures(self.predict_dir)
         elif stage == "test" and self.test_dir is not None and not self.parts:
-            test = read_class_folders(self.test_dir)
+            model: Any = self.trainer.lightning_module if self.trainer else None
+            test = read_class_folders(self.test_dir, getattr(model, "class_names", None), every_class=False)
             self._hashes(test.paths)  # names all unreadable pictures at once
             self.parts = {"test": test}
         elif "train" not in self.parts:
@@ -305,7 +306,7 @@ class GelDataModule(LightningDataModule):
         test_dir = self.test_dir
         if test_dir is None and self.train_dir is None and default_test.exists():
             test_dir = default_test
-        test = read_class_folders(test_dir, pictures.class_names) if test_dir else None
+        test = read_class_folders(test_dir, pictures.class_names, every_class=False) if test_dir else None
         hashes = self._hashes([*pictures.paths, *(test.paths if test else [])])
         labels = np.array(pictures.labels)
         groups = near_duplicate_groups(hashes[: len(labels)])

@@ -27,7 +27,9 @@ class LabelledPictures(NamedTuple):
     class_names: list[str]
 
 
-def read_class_folders(folder: str | Path, class_names: Sequence[str] | None = None) -> LabelledPictures:
+def read_class_folders(
+    folder: str | Path, class_names: Sequence[str] | None = None, every_class: bool = True
+) -> LabelledPictures:
     """Lists the pictures of a folder that has one sub-folder a class.
 
     A class has the pictures at any depth below its folder, in the order of their paths. Hidden files and
@@ -38,6 +40,7 @@ def read_class_folders(folder: str | Path, class_names: Sequence[str] | None = N
         folder: the folder.
         class_names: the classes there must be, in the order of their labels; from the folder itself, in
             alphabetical order, if not given.
+        every_class: False lets some of ``class_names`` be absent, as in a folder of pictures to test on.
 
     Raises:
         GelError: there is no such folder, it has fewer than two class folders or not those of
@@ -45,12 +48,14 @@ def read_class_folders(folder: str | Path, class_names: Sequence[str] | None = N
     """
     folder = Path(folder)
     found, files = _listing(folder)
-    _check_classes(folder, found, class_names)
+    _check_classes(folder, found, class_names, every_class)
     if loose := sorted(name for name in files if not _is_hidden(name) and is_picture(Path(name))):
         raise GelError(f"{folder}: {_listed(loose)} beside the class folders: move each into the folder of its class")
 
     names = list(class_names or found)
-    pictures = [(path, label) for label, name in enumerate(names) for path in _class_pictures(folder / name)]
+    pictures = [
+        (path, label) for label, name in enumerate(names) if name in found for path in _class_pictures(folder / name)
+    ]
     return LabelledPictures([path for path, _ in pictures], [label for _, label in pictures], names)
 
 
@@ -62,7 +67,7 @@ def class_folders(folder: str | Path) -> list[str]:
     """
     folder = Path(folder)
     found, _ = _listing(folder)
-    _check_classes(folder, found, None)
+    _check_classes(folder, found)
     return found
 
 
@@ -141,15 +146,18 @@ def _is_folder(path: Path) -> bool:
         raise GelError(f"{path}: cannot be opened ({error.strerror}): check the path") from error
 
 
-def _check_classes(folder: Path, found: list[str], class_names: Sequence[str] | None) -> None:
-    if class_names is not None and set(found) != set(class_names):
-        missing = ", ".join(sorted(set(class_names) - set(found))) or "none"
-        extra = ", ".join(sorted(set(found) - set(class_names))) or "none"
-        raise GelError(
-            f"{folder}: its class folders are not those of the training pictures "
-            f"(missing: {missing}; extra: {extra}): make, remove or rename them"
-        )
-    if len(found) < 2:
+def _check_classes(
+    folder: Path, found: list[str], class_names: Sequence[str] | None = None, every_class: bool = True
+) -> None:
+    if class_names is not None:
+        missing, extra = sorted(set(class_names) - set(found)), sorted(set(found) - set(class_names))
+        if extra or (missing and every_class) or not found:
+            raise GelError(
+                f"{folder}: its class folders are {', '.join(found) or 'none'}, those of the training pictures "
+                f"{', '.join(class_names)} (missing: {', '.join(missing) or 'none'}; extra: "
+                f"{', '.join(extra) or 'none'}): make, remove or rename them"
+            )
+    elif len(found) < 2:
         names = f"only the class folder {found[0]}" if found else "no class folders"
         raise GelError(
             f"{folder}: has {names}: give each class a folder of its own, for example {folder / 'gel'} "

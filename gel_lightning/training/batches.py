@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gel_lightning.core.errors import GelError
 
@@ -40,4 +40,17 @@ def check_labels(labels: Tensor, class_names: Sequence[str]) -> None:
         raise GelError(
             f"a batch has the label {highest}, but the classes are {', '.join(class_names)}; name all classes in the "
             "order of their labels: GelClassifier(class_names=[...])"
+        )
+
+
+def check_single(head: nn.Module) -> None:
+    """Refuses to train on a batch of one picture with a head that normalises by the statistics of a batch.
+
+    Raises:
+        GelError: the head has BatchNorm.
+    """
+    if any(isinstance(module, nn.BatchNorm1d | nn.SyncBatchNorm) for module in head.modules()):
+        raise GelError(
+            "the head has BatchNorm, which cannot train on a batch of one picture; give another --data.batch_size, "
+            "so that more pictures are left for the last batch"
         )

@@ -32,12 +32,12 @@ from gel_lightning.models.backbones import (
     weights_identity,
 )
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
-from gel_lightning.training.batches import check_labels, check_pictures
+from gel_lightning.training.batches import check_labels, check_pictures, check_single
 from gel_lightning.training.compatibility import check_averaging, check_callbacks
 from gel_lightning.training.metrics import make_metrics, single_values
 
 SchedulerCallable = Callable[[Optimizer], ReduceLROnPlateau] | Callable[[Optimizer], LRScheduler]
-"""With a type of its own for Lightning's ReduceLROnPlateau, jsonargparse does not confuse its bare name with torch's."""
+"""Two types, so that jsonargparse takes the bare name ReduceLROnPlateau for Lightning's class and not for torch's."""
 DEFAULT_OPTIMIZER = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
 STAGES = ("train", "val", "test")
 DESCRIBED = {"head": nn.Module, "optimizer": Optimizer, "lr_scheduler": LRScheduler}
@@ -164,7 +164,7 @@ class GelClassifier(LightningModule):
         self._begun.clear()
         if stage == "fit":
             callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-            check_callbacks(callbacks)
+            check_callbacks(map(type, callbacks))
             check_averaging(callbacks, "backbone" in self._modules)
         data = getattr(self.trainer, "datamodule", None)
         names = getattr(data, "class_names", None) if stage != "predict" else None
@@ -177,6 +177,8 @@ class GelClassifier(LightningModule):
         # whose metrics differ, or are of pictures that some get twice: here they are of all pictures, each once.
         for message in (r"Found \d+ module\(s\) in eval mode", "Using `DistributedSampler`", ".*sync_dist=True"):
             warnings.filterwarnings("ignore", message=message, category=PossibleUserWarning)
+        # Metrics of pictures of which some class is absent are undefined, which single_values says.
+        warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets", category=UserWarning)
         # Lightning's own use of torch, which it will have to mend.
         warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
         if stage == "fit" and self.class_weights is not None:
@@ -303,6 +305,8 @@ class GelClassifier(LightningModule):
         is_first = self._is_first(stage)
         if is_first:
             check_pictures(pictures)
+        if stage == "train" and len(labels) == 1:
+            check_single(self.head)
         if is_first or labels.device.type == "cpu":  # reading values from another device waits for it
             check_labels(labels, self.class_names)
         features = self._features(pictures)
@@ -342,7 +346,7 @@ class GelClassifier(LightningModule):
             computed = metrics.compute()
             metrics.reset()
             self.confusion_matrices[stage] = computed[f"{stage}/confusion_matrix"]
-            values |= single_values(computed, self.class_names)
+            values |= single_values(computed, labels, self.class_names)
         for name, value in values.items():
             shown = name in ("train/loss", "val/loss", "val/accuracy")
             self.log(name, value, prog_bar=shown)

@@ -32,16 +32,16 @@ REASONS: dict[type[Callback], str] = {
 }
 
 
-def check_callbacks(callbacks: Iterable[Callback]) -> None:
-    """Refuses callbacks that would do nothing, or something that no checkpoint keeps.
+def check_callbacks(kinds: Iterable[type]) -> None:
+    """Refuses classes of callbacks that would do nothing, or something that no checkpoint keeps.
 
     Raises:
         GelError: names the callback and the reason.
     """
-    for callback in callbacks:
-        for kind, reason in REASONS.items():
-            if isinstance(callback, kind):
-                raise GelError(f"{type(callback).__name__} (--trainer.callbacks) is refused: {reason}")
+    for kind in kinds:
+        for refused, reason in REASONS.items():
+            if issubclass(kind, refused):
+                raise GelError(f"{kind.__name__} (--trainer.callbacks) is refused: {reason}")
 
 
 def check_averaging(callbacks: Iterable[Callback], backbone_is_loaded: bool) -> None:
