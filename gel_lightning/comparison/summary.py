@@ -159,9 +159,8 @@ class Summary:
         names = self.comparison.class_names
         probabilities = outcome.probabilities / outcome.probabilities.sum(axis=1, keepdims=True)
         self._measure.reset()
-        labels = torch.from_numpy(outcome.labels)
-        self._measure.update(torch.from_numpy(probabilities), labels)
-        values = {key: float(value) for key, value in single_values(self._measure.compute(), labels, names).items()}
+        self._measure.update(torch.from_numpy(probabilities), torch.from_numpy(outcome.labels))
+        values = {key: float(value) for key, value in single_values(self._measure.compute(), names).items()}
         values["log_loss"] = float(log_loss(outcome.labels, probabilities, labels=range(len(names))))
         return values
 

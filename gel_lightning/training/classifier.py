@@ -346,7 +346,7 @@ class GelClassifier(LightningModule):
             computed = metrics.compute()
             metrics.reset()
             self.confusion_matrices[stage] = computed[f"{stage}/confusion_matrix"]
-            values |= single_values(computed, labels, self.class_names)
+            values |= single_values(computed, self.class_names)
         for name, value in values.items():
             shown = name in ("train/loss", "val/loss", "val/accuracy")
             self.log(name, value, prog_bar=shown)

@@ -58,24 +58,24 @@ def make_metrics(class_names: Sequence[str]) -> MetricCollection:
     )
 
 
-def single_values(values: Mapping[str, Tensor], labels: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
+def single_values(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str, Tensor]:
     """Takes what :func:`make_metrics` has computed as single numbers, without the confusion matrix.
 
     Args:
         values: by name, which may have a prefix such as ``test/``.
-        labels: that they were computed with, shape ``[N]``.
-        class_names: of the labels, in order.
+        class_names: in the order of the labels.
 
     Returns:
-        A scalar for each metric: nan where it is undefined because a class has no label.
+        A scalar for each metric: nan where it is undefined because there was no label of some class.
     """
     positive = positive_class(class_names)
     single = {name: value[positive] if value.ndim == 1 else value for name, value in values.items() if value.ndim < 2}
-    present = set(labels.tolist())
-    if len(present) == len(class_names):
+    (matrix,) = (value for name, value in values.items() if name.endswith("confusion_matrix"))
+    present = matrix.sum(dim=1) > 0
+    if present.all():
         return single
     defined = {"accuracy", "recall", "calibration_error"}
-    if positive in present:
+    if present[positive]:
         defined.add(metrics_of_positive(class_names)[1])
     undefined = (name for name in single if name.rpartition("/")[2] not in defined)
     return single | {name: torch.full_like(single[name], torch.nan) for name in undefined}
