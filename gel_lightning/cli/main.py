@@ -80,6 +80,7 @@ CLI_OPTIONS: dict[str, Any] = {
     "auto_configure_optimizers": False,  # they are settings of the model
     "trainer_defaults": TRAINER_DEFAULTS,
 }
+NO_CLASS_NAMES = "model.class_names cannot be given: the class folders name the classes, or the checkpoint does"
 # What the operating system says when a file cannot be written, and a person can do something about it.
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
@@ -105,7 +106,7 @@ class Parser(LightningArgumentParser):
         message = " ".join(message.split())
         unknown = re.search(r'"model\.(head|optimizer|lr_scheduler)".*dot import path string: (\S+)', message)
         if "--> model.class_names" in message:
-            message = "--model.class_names cannot be given: the classes are the class folders', or the checkpoint's"
+            message = NO_CLASS_NAMES
         elif unknown:
             key, value = unknown.groups()
             message = f"no {key} {value!r}; choose {', '.join(known_classes(key))}, or a class by its import path"
@@ -171,7 +172,7 @@ class GelCLI(LightningCLI):
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         self.asked_weights = None
-        check_seed(config.seed_everything)
+        check_settings(config)
         if config.ckpt_path is None:
             if self.config.subcommand != "fit":
                 raise GelError("no trained model; name a checkpoint that gel-fit fit has written with --ckpt_path")
@@ -453,10 +454,12 @@ def listed(callbacks: Any) -> list[Callback]:
     return [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
 
 
-def check_seed(seed: int) -> None:
-    """Refuses a seed that not all generators take."""
-    if not 0 <= seed < 2**32:
-        raise GelError(f"no seed {seed}; give one from 0 to {2**32 - 1} (--seed_everything)")
+def check_settings(config: Any) -> None:
+    """Refuses a seed that not all generators take, and class names in a config file."""
+    if not 0 <= config.seed_everything < 2**32:
+        raise GelError(f"no seed {config.seed_everything}; give one from 0 to {2**32 - 1} (--seed_everything)")
+    if config.model.get("class_names") is not None:
+        raise GelError(NO_CLASS_NAMES)
 
 
 def _run_name(config: Any) -> str:

@@ -23,7 +23,7 @@ from gel_lightning.cli.main import (
     CLI_OPTIONS,
     GelCLI,
     Parser,
-    check_seed,
+    check_settings,
     claimed,
     from_here,
     one_line,
@@ -114,7 +114,7 @@ class CompareCLI(GelCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments."""
         LightningCLI.parse_arguments(self, parser, args)
-        check_seed(self.config.seed_everything)
+        check_settings(self.config)
 
     def before_instantiate_classes(self) -> None:
         """Settles the grid."""
