@@ -37,7 +37,7 @@ class Averaged(Callback):
     def __init__(self) -> None:
         self.head = torch.empty(0)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.head = torch.cat([value.detach().flatten().clone() for value in pl_module.head.parameters()])
 
 
