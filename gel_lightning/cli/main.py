@@ -27,7 +27,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from gel_lightning import __version__
 from gel_lightning.cli.console import Announcement, print_counts, print_line, print_metrics, print_stores
 from gel_lightning.cli.own_modules import find_own_modules
-from gel_lightning.cli.refusals import lightnings_refusal
+from gel_lightning.cli.refusals import refusal
 from gel_lightning.cli.settings import explicit_settings, refuse_changes
 from gel_lightning.cli.trainer_settings import check_trainer_settings
 from gel_lightning.core.distributed import (
@@ -348,10 +348,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        refusal = lightnings_refusal(error)
-        if refusal is None:
+        refused = refusal(error)
+        if refused is None:
             raise
-        _complain(" ".join(refusal.split()))
+        _complain(" ".join(refused.split()))
         return 1
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning has put things away, and exits with 1

@@ -1,23 +1,27 @@
-"""What Lightning refuses, told apart from what goes wrong: the first is one line, the second a traceback."""
+"""What we or Lightning refuse, told apart from what goes wrong: the first is one line, the second a traceback."""
 
 import traceback
 
+from gel_lightning.core.errors import GelError
+
 # Of these Lightning raises some with a sentence for the user, such as the package that a logger needs.
-REFUSALS = (ImportError, KeyError, RuntimeError, ValueError)
+LIGHTNINGS = (ImportError, KeyError, RuntimeError, ValueError)
 
 
-def lightnings_refusal(error: BaseException) -> str | None:
-    """The sentence with which Lightning itself refuses a setting: a metric, a package, a value.
+def refusal(error: BaseException) -> str | None:
+    """The sentence with which we or Lightning refuse a setting: a folder, a metric, an absent package.
 
     Args:
-        error: whose causes are looked at too, since jsonargparse wraps what a class raises.
+        error: that error or one caused by it, since jsonargparse wraps what classes and links raise.
 
     Returns:
         None for any other error.
     """
-    while error.__cause__ is not None:
+    while error.__cause__ is not None and not isinstance(error, GelError):
         error = error.__cause__
-    if not isinstance(error, REFUSALS) or error.__traceback__ is None:
+    if isinstance(error, GelError):
+        return str(error)
+    if not isinstance(error, LIGHTNINGS) or error.__traceback__ is None:
         return None
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     text = str(error.args[0]) if error.args else ""

@@ -5,7 +5,8 @@ import torch
 from conftest import FIT, TINY, gel_fit, read_rows, save_class
 from test_cli import assert_error, table_of
 
-from gel_lightning.cli.refusals import lightnings_refusal
+from gel_lightning.cli.refusals import refusal
+from gel_lightning.core.errors import GelError
 
 Options = tuple[object, ...]
 COMPARE = (*TINY, "--trainer.max_epochs", "1", "--backbones", "resnet18", "--heads", "single", "--optimizers", "sgd")
@@ -71,20 +72,22 @@ def test_a_logger_or_callback_whose_package_is_absent(
         pytest.skip(f"{package} is here")
 
 
-def test_only_what_lightning_itself_says_is_a_refusal() -> None:
+def test_only_what_we_or_lightning_itself_say_is_a_refusal() -> None:
     from lightning.pytorch import Trainer
 
     with pytest.raises(ValueError, match="barebones") as raised:
         Trainer(barebones=True, log_every_n_steps=1)
-    assert "barebones" in str(lightnings_refusal(raised.value))
+    assert "barebones" in str(refusal(raised.value))
     wrapped = ValueError("in other words")
     wrapped.__cause__ = raised.value
-    assert lightnings_refusal(wrapped) == lightnings_refusal(raised.value)
-    assert lightnings_refusal(ValueError("never raised")) is None
+    assert refusal(wrapped) == refusal(raised.value)
+    assert refusal(ValueError("never raised")) is None
+    wrapped.__cause__ = GelError("no such folder")
+    assert refusal(wrapped) == "no such folder"
     for action in (lambda: int("a bug of ours"), lambda: torch.ones(2) @ torch.ones(3), lambda: {}["a key"]):
         with pytest.raises(Exception, match=r".") as bug:
             action()
-        assert lightnings_refusal(bug.value) is None
+        assert refusal(bug.value) is None
 
 
 # --- what works ---
