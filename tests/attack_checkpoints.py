@@ -134,7 +134,15 @@ class Target:
         self.folder = folder
         save_data_set(folder / "train")
         save_data_set(folder / "test", per_class=2, seed=5000)
-        self.fit_options = (*FIT, "--data.train_dir", "train", "--data.test_dir", "test", "--model.head.hidden", "[8,8]")
+        self.fit_options = (
+            *FIT,
+            "--data.train_dir",
+            "train",
+            "--data.test_dir",
+            "test",
+            "--model.head.hidden",
+            "[8,8]",
+        )
         schedule = ("--model.lr_scheduler", "StepLR", "--model.lr_scheduler.step_size", "2")
         self.fit_options = (*self.fit_options, *schedule)
         ran = gel_fit("fit", *self.fit_options, "--trainer.max_epochs", "2", cwd=folder)
@@ -171,7 +179,9 @@ class Target:
 
     def _checked(self, text: str, ran: Ran) -> str:
         self.ran = ran
-        changed = [name for name, before in self.files.items() if not Path(name).exists() or Path(name).read_bytes() != before]
+        changed = [
+            name for name, before in self.files.items() if not Path(name).exists() or Path(name).read_bytes() != before
+        ]
         if changed or any(self.folder.rglob(CANARY)):
             return "EXECUTED OR DESTROYED"
         return text

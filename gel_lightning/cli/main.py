@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
@@ -409,7 +410,7 @@ def data_command(args: Sequence[str]) -> int:
 
 def _described(settings: Any) -> dict[str, Any] | None:
     """A class in the settings, as a checkpoint describes it."""
-    return settings.as_dict() if settings is not None else None
+    return settings.as_dict() if isinstance(settings, Namespace) else None
 
 
 def _model(config: Any) -> str:

@@ -96,7 +96,7 @@ def find_class(kind: str, path: str) -> type:
     if found is None:
         places = "torch.nn" if kind == "head" else next(iter(PUBLIC[kind]))
         raise GelError(
-            f"{kind} {path!r:.200} is no class of {places} or gel_lightning, and nothing else that a checkpoint names is "
+            f"{kind} {path[:200]!r} is no class of {places} or gel_lightning, and a checkpoint can have nothing else "
             f"imported; if it is yours, name it yourself: --model.{kind}, or load_from_checkpoint(..., {kind}=...)"
         )
     return found
@@ -126,7 +126,7 @@ def check_description(kind: str, described: Any, own: Any = None, largest: int =
     for name, value in arguments.items():
         watched = name == "monitor" and isinstance(value, str) and value.isprintable()
         if not isinstance(name, str) or not name.isidentifier() or not (watched or _is_plain(value, limit)):
-            raise GelError(f"{kind}.{name!r:.50} is no number or word that {path!r:.100} could have been given")
+            raise GelError(f"{kind}.{str(name)[:50]!r} is no number or word that {path[:100]!r} could have been given")
 
 
 def _is_plain(value: Any, limit: int) -> bool:

@@ -75,10 +75,16 @@ def check_resumable(checkpoint: dict[str, Any], model: "GelClassifier", trainer:
         raise GelError(f"{path}: {error}") from error
 
 
-def _fitted(template: Any, value: Any, name: str) -> Any:
+def _fitted(template: Any, value: Any, name: str, whole: bool = True) -> Any:
     """The part of a value that has the form of a template: types, names in dicts, shapes of tensors.
 
     Where the template has None or nothing, as before a training, the value is taken as it is.
+
+    Args:
+        template: what the object has now that is to take the value.
+        value: from the checkpoint.
+        name: of the object, for errors.
+        whole: False takes any number for a whole one.
 
     Raises:
         GelError: a name is missing, or something is of another type.
@@ -89,24 +95,25 @@ def _fitted(template: Any, value: Any, name: str) -> Any:
         missing = [key for key in template.keys() - value.keys() if not str(key).startswith("_")]
         if missing:
             raise GelError(f"{name} has no {shown(missing[0])}: {DAMAGED}")
-        return {key: _fitted(template[key], item, f"{name}.{key}") for key, item in value.items() if key in template}
+        common = [key for key in value if key in template]
+        return {key: _fitted(template[key], value[key], f"{name}.{key}", whole) for key in common}
     if isinstance(template, list | tuple) and isinstance(value, list | tuple):
         if not template:
             return value
         if len(template) == len(value):
-            return type(template)(_fitted(*pair, name) for pair in zip(template, value, strict=True))
-    if template is None or (_same_kind(template, value)):
+            return type(template)(_fitted(*pair, name, whole) for pair in zip(template, value, strict=True))
+    if template is None or _same_kind(template, value, whole):
         return value
     raise GelError(f"{name} is {shown(value)}: {DAMAGED}")
 
 
-def _same_kind(template: Any, value: Any) -> bool:
+def _same_kind(template: Any, value: Any, whole: bool) -> bool:
     if isinstance(template, Tensor):
         return isinstance(value, Tensor) and value.shape == template.shape
     if isinstance(template, bool | str) or isinstance(value, bool):
         return type(value) is type(template)
     if isinstance(template, int):
-        return isinstance(value, int) and 0 <= value < MAX_COUNT
+        return isinstance(value, int if whole else int | float) and 0 <= value < MAX_COUNT
     return isinstance(template, float) and isinstance(value, int | float) and value == value
 
 
@@ -123,7 +130,7 @@ def _take_callbacks(states: dict[str, Any], trainer: Trainer, folder: Path) -> N
         if isinstance(callback, ModelCheckpoint):
             states[key] = _own_files(states[key], callback, folder)
         elif type(callback).__module__.partition(".")[0] in ("lightning", "gel_lightning"):
-            states[key] = _fitted(callback.state_dict(), states[key], type(callback).__name__)
+            states[key] = _fitted(callback.state_dict(), states[key], type(callback).__name__, whole=False)
 
 
 def _own_files(state: Any, callback: ModelCheckpoint, folder: Path) -> dict[str, Any]:
