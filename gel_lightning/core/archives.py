@@ -1,5 +1,6 @@
 """Reading PyTorch files that anybody may have made: nothing in them is executed, and damage is found."""
 
+import errno
 import pickle
 import stat
 import warnings
@@ -30,13 +31,13 @@ def load_plain(path: Path) -> Any:
     named pipe; here all of that is checked before.
 
     Raises:
-        OSError: the file is absent or cannot be opened.
+        OSError: the file is absent, is a folder, pipe or device, or cannot be opened.
         UnsafeFileError: loading it would need more than plain data.
         DamagedFileError: anything else is wrong with it.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise DamagedFileError("not a regular file")
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     if status.st_size > MAX_BYTES:
         raise DamagedFileError(f"larger than {MAX_BYTES // 2**30} GiB")
     with path.open("rb") as file:

@@ -48,7 +48,8 @@ def read_checkpoint(path: Path, own: Mapping[str, Any] | None = None) -> dict[st
             f"{path}: refused, because it holds more than plain data; name a checkpoint of gel-fit"
         ) from error
     except (DamagedFileError, OSError) as error:
-        raise GelError(f"{path}: not a whole checkpoint ({error}); name another with --ckpt_path") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise GelError(f"{path}: not a whole checkpoint ({reason}); name another with --ckpt_path") from error
     try:
         check_fields(checkpoint, own)
     except GelError as error:
