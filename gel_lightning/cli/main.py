@@ -3,24 +3,23 @@
 import errno
 import logging
 import os
-import pickle
 import re
 import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from enum import Enum
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -51,8 +50,12 @@ from gel_lightning.training.callbacks import (
     PredictionsFile,
     TensorBoardPages,
 )
+from gel_lightning.training.checkpoint_files import BestCheckpoint, best_model_path, with_checkpoint_files
+from gel_lightning.training.checkpoints import read_checkpoint
+from gel_lightning.training.classes import DESCRIBED, name_import_path
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
 from gel_lightning.training.results import HARDWARE, ResultsFile, short_names
+from gel_lightning.training.resuming import check_resumable
 from gel_lightning.training.tensorboard import RunLogger
 
 DESCRIPTION = """Is this picture a gel electrophoresis image? `fit` trains a head on the features of a frozen
@@ -126,8 +129,9 @@ class GelCLI(LightningCLI):
     """LightningCLI of a GelClassifier and a GelDataModule: see https://lightning.ai/docs."""
 
     accelerator_option = "--trainer.accelerator"
-    trained_classes: Sequence[str] | None = None
-    """Class names of the checkpoint."""
+    ckpt_path: str = ""
+    checkpoint: dict[str, Any] | None = None
+    """What is in the file ``ckpt_path``, checked."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what a run is named, where its results go, and what the data and the run share."""
@@ -152,7 +156,7 @@ class GelCLI(LightningCLI):
 
     def add_shared_arguments(self, parser: LightningArgumentParser) -> None:
         """Adds what all commands that train have: the best checkpoint, the seed of data and run, the classes."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/loss",
@@ -164,7 +168,8 @@ class GelCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
         def class_names(data: GelDataModule) -> list[str]:
-            return list(self.trained_classes or data.class_names)
+            trained = self.checkpoint["hyper_parameters"]["class_names"] if self.checkpoint else None
+            return list(trained or data.class_names)
 
         parser.link_arguments("data", "model.class_names", class_names, apply_on="instantiate")
 
@@ -178,18 +183,35 @@ class GelCLI(LightningCLI):
             if self.config.subcommand != "fit":
                 raise GelError("no trained model; name a checkpoint that gel-fit fit has written with --ckpt_path")
         else:
-            checkpoint = _checkpoint(Path(config.ckpt_path))
-            self.steps_done = checkpoint["global_step"]
             given = explicit_settings(parser, self.config.subcommand, sys.argv[1:] if args is None else args)
-            refuse_changes(given, checkpoint, config.ckpt_path)
-            self.asked_weights = given.get("model", {}).get("weights")
-            self.trained_classes = checkpoint["hyper_parameters"]["class_names"]
-            if "seed_everything" not in given:
-                config.seed_everything = config.data.seed = checkpoint["GelDataModule"]["seed"]
+            self._take_checkpoint(parser, config, given)
+
+    def _take_checkpoint(self, parser: LightningArgumentParser, config: Any, given: dict[str, Any]) -> None:
+        """Checks the checkpoint and takes its hyper-parameters over.
+
+        LightningCLI would load the file again and parse what is in it, with classes imported from wherever it says:
+        it does not see ``ckpt_path`` until the hyper-parameters that were checked are in the settings.
+        """
+        path, config.ckpt_path = config.ckpt_path, None
+        own = {kind: _described(config.model[kind]) for kind in DESCRIBED}
+        for kind, described in own.items():
+            if described is not None:
+                name_import_path(kind, described["class_path"])
+        self.ckpt_path, self.checkpoint = path, read_checkpoint(Path(path), own)
+        refuse_changes(given, self.checkpoint, path)
+        self.steps_done = self.checkpoint["global_step"]
+        self.asked_weights = given.get("model", {}).get("weights")
+        trained_data = self.checkpoint.get("GelDataModule", {})
+        if "seed_everything" not in given and "seed" in trained_data:
+            config.seed_everything = config.data.seed = trained_data["seed"]
+        # The class names are linked to those of the data module, see add_shared_arguments.
+        model = {key: value for key, value in self.checkpoint["hyper_parameters"].items() if key != "class_names"}
+        self.config = parser.parse_object({self.config.subcommand: {"model": model}}, self.config)
 
     def before_instantiate_classes(self) -> None:
         """Takes explicit weights in place of the checkpoint's, and settles what the run is named."""
         config = self.config[self.subcommand]
+        config.ckpt_path = self.ckpt_path or None
         check_trainer_settings(config.trainer, str(self.subcommand))
         if self.asked_weights is not None:
             config.model.weights = self.asked_weights
@@ -200,9 +222,6 @@ class GelCLI(LightningCLI):
         else:
             self.save_config_callback = None
             config.trainer.logger = config.trainer.logger or False
-            # Nothing is trained on: where the checkpoint was, and what callbacks have left in it, plays no part.
-            for message in ("The dirpath has changed", "Be aware that when using `ckpt_path`, callbacks"):
-                warnings.filterwarnings("ignore", message=message)
         if self.subcommand in ("validate", "test"):
             config.verbose = False
 
@@ -210,11 +229,12 @@ class GelCLI(LightningCLI):
         """Makes the trainer, with the callbacks of this command and, for fit, a logger of its own."""
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
         callbacks = [*listed(config.trainer.callbacks), *self.make_callbacks(config)]
+        plugins = with_checkpoint_files(config.trainer.plugins)
         accelerator = config.trainer.accelerator
         if accelerator == "tpu":
             config.trainer.accelerator = tpu_accelerator(self.accelerator_option)
         try:
-            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+            trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
         except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:
             if accelerator in ("auto", "cpu"):
                 raise
@@ -232,6 +252,8 @@ class GelCLI(LightningCLI):
     def _keep_run(self, trainer: Trainer, callbacks: list[Callback], config: Any) -> None:
         """Gives a fit a folder of its own, with its last checkpoint and a logger."""
         callbacks.append(LastCheckpoint(config.checkpoint.dirpath))
+        if self.checkpoint is not None:  # before anything is written
+            check_resumable(deepcopy(self.checkpoint), self.model, trainer, Path(self.ckpt_path))
         if config.trainer.logger in (None, True) and not config.trainer.fast_dev_run:
             folder, purge = _resumed(config), {}
             if folder is not None:  # what is trained again is drawn once
@@ -261,7 +283,7 @@ class GelCLI(LightningCLI):
 
     def measure(self) -> dict[str, dict[str, Any]]:
         """Measures the best checkpoint on the validation and the test pictures."""
-        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
+        checkpoint = best_model_path(self.trainer) or None
         logger = self.trainer.logger
         self.trainer.logger = None  # the curves are of the epochs; what is measured now is none of them
         metrics = {}
@@ -276,7 +298,7 @@ class GelCLI(LightningCLI):
         metrics = self.measure()
         if not self.trainer.is_global_zero:
             return
-        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        checkpoint = best_model_path(self.trainer)
         logger = self.trainer.logger
         print_metrics(metrics, self.model)
         if isinstance(logger, TensorBoardLogger):
@@ -428,21 +450,9 @@ def data_command(args: Sequence[str]) -> int:
     return 0
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    """Loads a checkpoint, after making sure that it is one of ours and safe to load."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise GelError(f"{path}: no such checkpoint; name one that gel-fit fit has written (--ckpt_path)") from error
-    except pickle.UnpicklingError as error:
-        raise GelError(
-            f"{path}: refused, because it holds more than plain data; name a checkpoint of gel-fit"
-        ) from error
-    except Exception as error:  # on damaged files torch.load raises nearly anything
-        raise GelError(f"{path}: not a whole checkpoint ({one_line(error)}); name another with --ckpt_path") from error
-    if not isinstance(checkpoint, dict) or "backbone_fingerprint" not in checkpoint:
-        raise GelError(f"{path}: a checkpoint of another model; name one that gel-fit fit has written (--ckpt_path)")
-    return checkpoint
+def _described(settings: Any) -> dict[str, Any] | None:
+    """A class in the settings, as a checkpoint describes it."""
+    return settings.as_dict() if isinstance(settings, Namespace) else None
 
 
 def training_callbacks(seed: int) -> list[Callback]:

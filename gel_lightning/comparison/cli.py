@@ -59,6 +59,7 @@ from gel_lightning.comparison.records import (
     write_predictions,
 )
 from gel_lightning.comparison.report import make_report
+from gel_lightning.comparison.settings import read_settings
 from gel_lightning.comparison.summary import rank
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import replacing
@@ -340,11 +341,14 @@ def compare_command(args: Sequence[str]) -> None:
     resumed = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     resumed.add_argument("--resume", nargs="?")  # without a value it is the other parser that complains
     resume = resumed.parse_known_args(args)[0].resume
-    given = [*(["--config", str(_settings_file(resume))] if resume else []), *args]
+    kept = []
+    if resume:
+        path = comparison_folder(resume, (CONFIG,)) / CONFIG
+        kept = ["--config", read_settings(path, args, {"data", "model", "trainer", "checkpoint", *OWN} - {"resume"})]
     # Lightning warns of arguments that are given beside those of the command line.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     cli = CompareCLI(
-        args=given,
+        args=[*kept, *args],
         run=False,
         save_config_callback=None,
         parser_class=Parser,
@@ -397,24 +401,6 @@ def comparison_folder(named: str, needed: Sequence[str] = (CONFIG, RESULTS)) -> 
     if not all((folder / name).is_file() for name in needed):
         raise GelError(f"{folder}: no comparison there; name its number or its folder")
     return folder.absolute()
-
-
-def _settings_file(named: str) -> Path:
-    """The settings of a comparison that is resumed.
-
-    Raises:
-        GelError: there is no comparison, or its settings are not whole: what is missing would be the defaults.
-    """
-    path = comparison_folder(named, (CONFIG,)) / CONFIG
-    try:
-        text = path.read_text(encoding="utf-8")
-        settings = yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise GelError(f"{path}: damaged ({one_line(error)}); begin a new comparison") from error
-    needed = {"data", "model", "trainer", "checkpoint", *OWN} - {"resume"}
-    if not isinstance(settings, dict) or not needed <= settings.keys() or not text.endswith("\n"):
-        raise GelError(f"{path}: not all settings of a comparison; begin a new comparison")
-    return path
 
 
 def _named(folder: Path) -> str:

@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import replacing
 from gel_lightning.core.xla import device_name
+from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.classifier import GelClassifier
 
 HARDWARE = ("cpu", "gpu", "tpu")
@@ -133,7 +134,7 @@ class ResultsFile(Callback):
                 "seed": self.seed,
                 "test_pictures": _pictures(trainer.test_dataloaders),
                 **self._val,
-                "checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", ""),
+                "checkpoint": best_model_path(trainer),
                 "device": device_name(trainer.strategy.root_device),
                 **_settings(trainer, pl_module),
             },
