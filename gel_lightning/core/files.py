@@ -99,11 +99,9 @@ def plain_path(path: str | Path, option: str) -> Path:
         GelError: fsspec takes it as a URL.
     """
     absolute = Path(path).expanduser().absolute()
-    if split_protocol(str(path))[0] is not None or "::" in str(absolute):
-        raise GelError(
-            f"{path if '::' in str(path) else absolute}: Lightning would take this as a URL; "
-            f"name a local path without '://' and '::' ({option})"
-        )
+    for text in (str(path), str(absolute)):
+        if split_protocol(text)[0] is not None or "::" in text:
+            raise GelError(f"{text}: Lightning would take this as a URL; name a local path without '::' ({option})")
     return absolute
 
 

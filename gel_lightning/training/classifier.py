@@ -3,7 +3,8 @@
 import json
 import pkgutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from gel_lightning.core.xla import run_gathered
 from gel_lightning.models import heads
 from gel_lightning.models.backbones import (
     build_backbone,
+    check_image_size,
     check_weights,
     known_fingerprint,
     num_features,
@@ -101,6 +103,7 @@ class GelClassifier(LightningModule):
         )
         # LightningCLI's way to rebuild a module makes objects that cannot be described again.
         self.hparams.pop("_instantiator", None)
+        self._try_settings()
         self.register_buffer("loss_weights", None, persistent=False)
         self.class_names: tuple[str, ...] = ()
         self.logs_metrics = True
@@ -167,6 +170,8 @@ class GelClassifier(LightningModule):
             warnings.filterwarnings("ignore", message=message, category=PossibleUserWarning)
         # Lightning's own use of torch, which it will have to mend.
         warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
+        if isinstance(size := getattr(data, "image_size", None), int):
+            check_image_size(self.backbone_name, size)
         if stage == "fit" and self.class_weights is not None:
             self.loss_weights = self._loss_weights(getattr(data, "train_class_counts", None))
 
@@ -222,17 +227,36 @@ class GelClassifier(LightningModule):
         """Logs the test metrics."""
         self._end_epoch("test")
 
+    def _try_settings(self) -> None:
+        """Finds out before any picture is read whether head, optimizer and scheduler accept their arguments.
+
+        Raises:
+            GelError: one of them does not.
+        """
+        parameter = nn.Parameter(torch.zeros(1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a scheduler's step without one of the optimizer
+            with torch.device("meta"), settings_refused("--model.head"):
+                self.make_head(self.num_features, 2)
+            with settings_refused("--model.optimizer"):
+                optimizer = self.make_optimizer([parameter])
+            with settings_refused("--model.lr_scheduler"):
+                scheduler = self.make_lr_scheduler(optimizer) if self.make_lr_scheduler else None
+                if isinstance(scheduler, ReduceLROnPlateau):
+                    scheduler.step(0.0)
+                elif scheduler is not None:
+                    scheduler.step()
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Gives the optimizer the head's parameters, and no others.
 
         Raises:
             GelError: the optimizer or the scheduler refuses its settings.
         """
-        try:
+        with settings_refused("--model.optimizer"):
             optimizer = self.make_optimizer(self.head.parameters())
+        with settings_refused("--model.lr_scheduler"):
             scheduler = self.make_lr_scheduler(optimizer) if self.make_lr_scheduler else None
-        except (TypeError, ValueError) as error:
-            raise GelError(f"{error}; change --model.optimizer or --model.lr_scheduler") from error
         if scheduler is None:
             return optimizer
         if isinstance(scheduler, ReduceLROnPlateau):
@@ -336,6 +360,15 @@ class GelClassifier(LightningModule):
             f"the {stage} loss is no longer a number in epoch {self.current_epoch}; {kept}; "
             "lower the learning rate (--model.optimizer.lr)"
         )
+
+
+@contextmanager
+def settings_refused(option: str) -> Iterator[None]:
+    """Turns what a class raises about its arguments into an error that names the option."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise GelError(f"{option}: {' '.join(str(error).split())}; change its settings") from error
 
 
 def gathered(module: LightningModule, columns: Sequence[Tensor]) -> list[Tensor]:
