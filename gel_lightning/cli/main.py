@@ -179,7 +179,7 @@ class GelCLI(LightningCLI):
         except (MisconfigurationException, ModuleNotFoundError, RuntimeError, TypeError, ValueError) as error:
             if accelerator in ("auto", "cpu"):
                 if isinstance(error, TypeError):  # of a number of devices
-                    raise GelError(f"{one_line(error)}; give --trainer.devices 1") from error
+                    raise GelError(f"{one_line(error).rstrip('.')}; give --trainer.devices 1") from error
                 raise
             raise GelError(
                 f"accelerator {accelerator!r} cannot be used here ({one_line(error)}); "

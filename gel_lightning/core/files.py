@@ -69,19 +69,17 @@ def regular_file(path: str | Path, option: str | None = None) -> Path:
         The path.
 
     Raises:
-        GelError: it is a folder, a device, a pipe or a socket, or its name is too long.
+        GelError: it is a folder, a device, a pipe or a socket.
+        OSError: no file can have this name.
     """
     path = Path(path)
-    what_to_do = f"name another file with {option}" if option else "name another file"
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return path  # what is wrong with its folder shows when the file is opened
-    except OSError as error:
-        raise GelError(f"{path}: no file can be there ({error.strerror}); {what_to_do}") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
-        raise GelError(f"{path}: is {kind}, not a file; {what_to_do}")
+        raise GelError(f"{path}: is {kind}, not a file; name another{f' with {option}' if option else ''}")
     return path
 
 

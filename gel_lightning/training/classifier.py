@@ -1,6 +1,7 @@
 """GelClassifier: a frozen backbone, a head that is trained on its features, and their metrics."""
 
 import json
+import math
 import pkgutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.xla import run_gathered
 from gel_lightning.models import heads
 from gel_lightning.models.backbones import (
@@ -308,12 +309,13 @@ class GelClassifier(LightningModule):
                 )
             counts = torch.tensor(train_class_counts, dtype=torch.float32)
             return counts.sum() / (len(counts) * counts)
-        if isinstance(self.class_weights, str) or len(self.class_weights or []) != len(self.class_names):
+        weights = [] if isinstance(self.class_weights, str) else self.class_weights or []
+        if len(weights) != len(self.class_names) or not all(0 <= weight < math.inf for weight in weights):
             raise GelError(
-                f"class_weights is {self.class_weights!r}; give 'balanced' or one number for each of "
+                f"class_weights is {self.class_weights!r}; give 'balanced' or one number of at least 0 for each of "
                 f"{', '.join(self.class_names)} (--model.class_weights)"
             )
-        return torch.tensor(self.class_weights, dtype=torch.float32)
+        return torch.tensor(weights, dtype=torch.float32)
 
     def _step(self, batch: Sequence[Any], batch_idx: int, stage: str) -> dict[str, Tensor]:
         pictures, labels = batch[0], batch[1]
@@ -368,7 +370,7 @@ def settings_refused(option: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise GelError(f"{option}: {' '.join(str(error).split())}; change its settings") from error
+        raise GelError(f"{option}: its arguments are refused ({one_line(error)}); change them") from error
 
 
 def gathered(module: LightningModule, columns: Sequence[Tensor]) -> list[Tensor]:

@@ -62,7 +62,7 @@ class ResultsFile(Timer):
         super().__init__()
         self.path = regular_file(path, "--results_file")
         self.seed = seed
-        self._step = 0
+        self._step: int | None = None  # with which the training begins
         self._fit: dict[str, Any] = {}
         self._val: dict[str, float] = {}
 
@@ -73,7 +73,7 @@ class ResultsFile(Timer):
             read_results(self.path)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remembers the step at which the training begins, which is not 0 if it is resumed."""
+        """Remembers the step with which the training begins; in a run that was finished before it never does."""
         super().on_train_start(trainer, pl_module)
         self._step = trainer.global_step
 
@@ -86,7 +86,7 @@ class ResultsFile(Timer):
             "train_pictures": _pictures(trainer.train_dataloader),
             "version": _version(trainer),
         }
-        self._trained = trainer.global_step > self._step
+        self._trained = self._step is not None and trainer.global_step > self._step
         self._keep_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
