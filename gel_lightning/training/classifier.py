@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
 from gel_lightning.core.errors import GelError, one_line
+from gel_lightning.core.text import printable
 from gel_lightning.core.xla import run_gathered
 from gel_lightning.models import heads
 from gel_lightning.models.backbones import (
@@ -160,7 +161,7 @@ class GelClassifier(LightningModule):
         names = getattr(data, "class_names", None)
         if not self.class_names:
             self._name_classes(names or DEFAULT_CLASSES)
-        elif names and tuple(names) != self.class_names:
+        elif names and tuple(map(printable, names)) != self.class_names:
             raise GelError(
                 f"the pictures' classes are {', '.join(names)}, the model's {', '.join(self.class_names)}; "
                 "rename the class folders or take a model of these classes"
@@ -294,10 +295,10 @@ class GelClassifier(LightningModule):
 
     def _name_classes(self, names: Sequence[str]) -> None:
         """Makes what depends on the classes: the head and the metrics."""
-        self.class_names = tuple(names)
-        self.hparams["class_names"] = list(names)
+        self.class_names = tuple(map(printable, names))
+        self.hparams["class_names"] = list(self.class_names)
         self.head = self.make_head(self.num_features, len(names))
-        metrics = make_metrics(names)
+        metrics = make_metrics(self.class_names)
         self._metrics = {stage: metrics.clone(prefix=f"{stage}/") for stage in STAGES}
 
     def _loss_weights(self, train_class_counts: Sequence[int] | None) -> Tensor:

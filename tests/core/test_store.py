@@ -326,7 +326,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @contextmanager
