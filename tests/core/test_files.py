@@ -154,6 +154,10 @@ def test_what_lightning_takes_as_a_url_is_refused(path: str) -> None:
     assert "--name" in text
 
 
+def test_a_folder_that_tensorboard_cannot_write_to_is_refused() -> None:
+    assert "not UTF-8" in refused(lambda: plain_path(os.fsdecode(b"runs/\xff"), "--name"))
+
+
 def test_a_working_folder_that_lightning_takes_as_a_url_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
