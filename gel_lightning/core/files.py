@@ -87,7 +87,8 @@ def plain_path(path: str | Path, option: str) -> Path:
     """Makes the path of a run absolute, and refuses one that Lightning or TensorBoard would not take as a path.
 
     Lightning and TensorBoard open files through fsspec, to which ``scheme://...`` is a URL and ``a::b`` a chain of
-    file systems: of ``/home/me/data::v2`` it would write to ``/home/me/data``. TensorBoard fails where a name is not UTF-8.
+    file systems: of ``/home/me/data::v2`` it would write to ``/home/me/data``. TensorBoard fails where a name is not
+    UTF-8.
 
     Args:
         path: of a file or folder.
@@ -96,7 +97,7 @@ def plain_path(path: str | Path, option: str) -> Path:
     Raises:
         GelError: fsspec takes it as a URL, or it is not UTF-8.
     """
-    absolute = Path(path).expanduser().absolute()
+    absolute = Path(path).absolute()
     for text in (str(path), str(absolute)):
         if split_protocol(text)[0] is not None or "::" in text:
             raise GelError(f"{text}: Lightning would take this as a URL; name a local path without '::' ({option})")
