@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -19,6 +20,11 @@ def run() -> NoReturn:
         if getattr(sys, name) is None:  # closed; else the first file that is opened would take its place
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     os.environ["MPLBACKEND"] = "Agg"  # a notebook's is inherited, and need not be installed here
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # on which the imports would fail
+        print("gel-fit: error: the working folder was removed; change to one that exists", file=sys.stderr)
+        sys.exit(1)
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C within the seconds of the import would be a traceback

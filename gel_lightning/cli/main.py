@@ -1,6 +1,5 @@
 """The command `gel-fit`: LightningCLI, and the commands about data."""
 
-import errno
 import logging
 import os
 import re
@@ -11,14 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from enum import Enum
-from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -28,7 +25,7 @@ from gel_lightning.cli.console import Announcement, print_counts, print_line, pr
 from gel_lightning.cli.own_modules import find_own_modules
 from gel_lightning.cli.refusals import refusal
 from gel_lightning.cli.settings import explicit_settings, refuse_changes
-from gel_lightning.cli.trainer_settings import check_trainer_settings
+from gel_lightning.cli.trainer_settings import IntervalCheck, check_trainer_settings
 from gel_lightning.core.distributed import (
     AlreadySaidError,
     LostProcesses,
@@ -37,7 +34,8 @@ from gel_lightning.core.distributed import (
     print_error,
     run_in_processes,
 )
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import UNWRITABLE, GelError, explained, one_line
+from gel_lightning.core.files import plain_path
 from gel_lightning.core.progress import RunProgress
 from gel_lightning.core.store import clear_stores, default_cache_dir, list_stores
 from gel_lightning.core.xla import ask_no_cloud, tpu_accelerator
@@ -56,6 +54,7 @@ from gel_lightning.training.classes import DESCRIBED, name_import_path
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
 from gel_lightning.training.results import HARDWARE, ResultsFile, short_names
 from gel_lightning.training.resuming import check_resumable
+from gel_lightning.training.runs import claim_folder, resumed_folder
 from gel_lightning.training.tensorboard import RunLogger
 
 DESCRIPTION = """Is this picture a gel electrophoresis image? `fit` trains a head on the features of a frozen
@@ -85,12 +84,6 @@ CLI_OPTIONS: dict[str, Any] = {
     "trainer_defaults": TRAINER_DEFAULTS,
 }
 NO_CLASS_NAMES = "model.class_names cannot be given: the class folders name the classes, or the checkpoint does"
-# What the operating system says when a file cannot be written, and a person can do something about it.
-UNWRITABLE = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENOTDIR, errno.EEXIST),  # a file where a folder is to be
-)
-
 
 # Some defaults of Lightning's callbacks are enumerations, which config.yaml has by their values.
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
@@ -235,8 +228,10 @@ class GelCLI(LightningCLI):
             config.trainer.accelerator = tpu_accelerator(self.accelerator_option)
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
-        except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:
+        except (MisconfigurationException, ModuleNotFoundError, RuntimeError, TypeError, ValueError) as error:
             if accelerator in ("auto", "cpu"):
+                if isinstance(error, TypeError):  # of a number of devices
+                    raise GelError(f"{one_line(error).rstrip('.')}; give --trainer.devices 1") from error
                 raise
             raise GelError(
                 f"accelerator {accelerator!r} cannot be used here ({one_line(error)}); "
@@ -255,11 +250,11 @@ class GelCLI(LightningCLI):
         if self.checkpoint is not None:  # before anything is written
             check_resumable(deepcopy(self.checkpoint), self.model, trainer, Path(self.ckpt_path))
         if config.trainer.logger in (None, True) and not config.trainer.fast_dev_run:
-            folder, purge = _resumed(config), {}
+            folder, purge = resumed_folder(config.get("ckpt_path")), {}
             if folder is not None:  # what is trained again is drawn once
                 purge = {"purge_step": self.steps_done}
             else:
-                folder = self.claim_folder(config)
+                folder = self.run_folder(config)
                 callbacks.append(EmptyRunRemover(folder))
             save_dir, name = folder.parent.parent, folder.parent.name
             trainer.logger = RunLogger(save_dir, name, folder.name, default_hp_metric=False, **purge)
@@ -271,15 +266,20 @@ class GelCLI(LightningCLI):
             callbacks.append(RunProgress())
         if self.subcommand == "fit":
             self.config.fit.ckpt_path = None  # so that the config.yaml of a resumed run begins the same run anew
-            callbacks += [TensorBoardPages(), Announcement(), *training_callbacks(config.seed_everything)]
+            callbacks += [
+                IntervalCheck(),
+                TensorBoardPages(),
+                Announcement(),
+                *training_callbacks(config.seed_everything),
+            ]
         elif self.subcommand == "predict":
             self.predictions = PredictionsFile(config.predictions_file)
             callbacks.append(self.predictions)
         return callbacks
 
-    def claim_folder(self, config: Any) -> Path:
+    def run_folder(self, config: Any) -> Path:
         """Makes the folder of a run."""
-        return claimed(config, config.name)
+        return claim_folder(config.trainer.default_root_dir, config.name)
 
     def measure(self) -> dict[str, dict[str, Any]]:
         """Measures the best checkpoint on the validation and the test pictures."""
@@ -363,19 +363,14 @@ def main(args: Sequence[str] | None = None) -> int:
     except (GelError, MisconfigurationException) as error:
         _complain(one_line(error))
         return 1
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except Exception as error:
+        text = explained(error) or refusal(error)
+        if text is None:
             raise
-        _complain(f"{error.filename or 'a file'}: {error.strerror}; free some space or name another place")
+        _complain(" ".join(text.split()))
         return 1
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
-        refused = refusal(error)
-        if refused is None:
-            raise
-        _complain(" ".join(refused.split()))
-        return 1
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning has put things away, and exits with 1
             return 130
@@ -446,6 +441,7 @@ def data_command(args: Sequence[str]) -> int:
         else:
             print_stores(root, list_stores(root))
         return 0
+    check_seed(config.draw.seed, "--seed")
     print_line(f"drawn pictures: {draw_data_set(config.draw.to, config.draw.seed)}")
     return 0
 
@@ -466,11 +462,20 @@ def listed(callbacks: Any) -> list[Callback]:
 
 
 def check_settings(config: Any) -> None:
-    """Refuses a seed that not all generators take, and class names in a config file."""
-    if not 0 <= config.seed_everything < 2**32:
-        raise GelError(f"no seed {config.seed_everything}; give one from 0 to {2**32 - 1} (--seed_everything)")
+    """Refuses seeds, folders and class names that cannot be used, before anything is written."""
+    check_seed(config.seed_everything)
     if config.model.get("class_names") is not None:
         raise GelError(NO_CLASS_NAMES)
+    # Lightning would take these as URLs.
+    plain_path(config.trainer.default_root_dir or "", "--trainer.default_root_dir")
+    if config.checkpoint.dirpath is not None:
+        plain_path(config.checkpoint.dirpath, "--checkpoint.dirpath")
+
+
+def check_seed(seed: int, option: str = "--seed_everything") -> None:
+    """Refuses a seed that not all generators take."""
+    if not 0 <= seed < 2**32:
+        raise GelError(f"no seed {seed}; give one from 0 to {2**32 - 1} ({option})")
 
 
 def _run_name(config: Any) -> str:
@@ -481,31 +486,6 @@ def _run_name(config: Any) -> str:
     if config.trainer.accelerator in HARDWARE:
         parts.append(config.trainer.accelerator)
     return "_".join(parts)
-
-
-def _resumed(config: Any) -> Path | None:
-    """The folder of the run that is resumed, if the checkpoint is still where that run has put it."""
-    if config.get("ckpt_path") is None:
-        return None
-    folder = Path(config.ckpt_path).absolute().parent
-    return folder.parent if folder.name == "checkpoints" else None
-
-
-def claimed(config: Any, name: str) -> Path:
-    """Makes the next folder version_N. Making it is what claims it, so runs at once never share one."""
-    parent = Path(config.trainer.default_root_dir or "").absolute() / "lightning_logs" / name
-    parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.name[8:]) for path in parent.glob("version_*") if path.name[8:].isdecimal()]
-    for number in count(max(taken, default=-1) + 1):
-        folder = parent / f"version_{number}"
-        if getattr(rank_zero_only, "rank", 0) != 0:
-            return folder  # the first process of several makes the folder, and tells the others
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise AssertionError
 
 
 @contextmanager
@@ -532,10 +512,6 @@ def from_here(path: str | Path) -> Path:
     """A path as short as it can be said from the working folder."""
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _complain(text: str) -> None:

@@ -24,9 +24,7 @@ from gel_lightning.cli.main import (
     GelCLI,
     Parser,
     check_settings,
-    claimed,
     from_here,
-    one_line,
     training_callbacks,
 )
 from gel_lightning.cli.trainer_settings import check_trainer_settings
@@ -61,12 +59,13 @@ from gel_lightning.comparison.records import (
 from gel_lightning.comparison.report import make_report
 from gel_lightning.comparison.settings import read_settings
 from gel_lightning.comparison.summary import rank
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
 from gel_lightning.training.callbacks import TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
+from gel_lightning.training.runs import claim_folder
 
 DESCRIPTION = """Trains, validates and tests a grid of models on the same pictures, each as `gel-fit fit` would, and
 ranks them; with --folds by cross-validation, which tells what of it is chance. Leaves
@@ -169,7 +168,10 @@ class CompareCLI(GelCLI):
         if base.folds is not None:
             places = product(range(1, base.repeats + 1), range(1, base.folds + 1))
             self.folds = dict(zip(places, self.data.cross_validation(base.folds, base.repeats), strict=True))
-        self.folder = claimed(base, FOLDER) if base.resume is None else comparison_folder(base.resume, (CONFIG,))
+        if base.resume is None:
+            self.folder = claim_folder(base.trainer.default_root_dir, FOLDER)
+        else:
+            self.folder = comparison_folder(base.resume, (CONFIG,))
         with locked(self.folder):
             self._run(base)
 
@@ -220,7 +222,7 @@ class CompareCLI(GelCLI):
             reasons = "; ".join(f"{', '.join(alike)} ({reason})" for reason, alike in names.items())
             raise GelError(f"{len(failed)} of {len(models)} models failed: {reasons}")
 
-    def claim_folder(self, config: Any) -> Path:
+    def run_folder(self, config: Any) -> Path:
         """The folder of the run of this model."""
         return self.folder / self.name
 

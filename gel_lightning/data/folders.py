@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.core.text import printable
 from gel_lightning.data.images import IMAGE_SUFFIXES
 
 DEFAULT_CLASSES = ("gel", "not_gel")
@@ -19,7 +20,7 @@ class LabelledPictures(NamedTuple):
     Attributes:
         paths: the picture files, n of them.
         labels: the index into ``class_names`` of each.
-        class_names: the names of the class folders.
+        class_names: the names of the class folders, as :func:`~gel_lightning.core.text.printable` has them.
     """
 
     paths: list[Path]
@@ -48,13 +49,16 @@ def read_class_folders(
     """
     folder = Path(folder)
     found, files = _listing(folder)
-    _check_classes(folder, found, class_names, every_class)
+    _check_classes(folder, list(found), class_names, every_class)
     if loose := sorted(name for name in files if not _is_hidden(name) and is_picture(Path(name))):
         raise GelError(f"{folder}: {_listed(loose)} beside the class folders: move each into the folder of its class")
 
     names = list(class_names or found)
     pictures = [
-        (path, label) for label, name in enumerate(names) if name in found for path in _class_pictures(folder / name)
+        (path, label)
+        for label, name in enumerate(names)
+        if name in found
+        for path in _class_pictures(folder / found[name])
     ]
     return LabelledPictures([path for path, _ in pictures], [label for _, label in pictures], names)
 
@@ -67,8 +71,8 @@ def class_folders(folder: str | Path) -> list[str]:
     """
     folder = Path(folder)
     found, _ = _listing(folder)
-    _check_classes(folder, found)
-    return found
+    _check_classes(folder, list(found))
+    return list(found)
 
 
 def find_pictures(path: str | Path) -> list[Path]:
@@ -131,12 +135,12 @@ def _class_pictures(folder: Path) -> list[Path]:
     raise GelError(f"{folder}: no picture in this class folder ({_suffixes()}): put pictures in or remove the folder")
 
 
-def _listing(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of the class folders of a folder, sorted, and of the files beside them."""
+def _listing(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The class folders of a folder by their class names, sorted, and the names of the files beside them."""
     if not _is_folder(folder):
         raise GelError(f"{folder}: is a file, not a folder: name the folder that holds the class folders")
     _, subfolders, files = next(os.walk(folder, onerror=_stop))
-    return sorted(name for name in subfolders if not _is_hidden(name)), files
+    return {printable(name): name for name in sorted(subfolders) if not _is_hidden(name)}, files
 
 
 def _is_folder(path: Path) -> bool:

@@ -1,8 +1,10 @@
 """GelClassifier: a frozen backbone, a head that is trained on its features, and their metrics."""
 
 import json
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -19,12 +21,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, one_line
+from gel_lightning.core.text import printable
 from gel_lightning.core.xla import run_gathered
 from gel_lightning.data.folders import DEFAULT_CLASSES
 from gel_lightning.models import heads
 from gel_lightning.models.backbones import (
     build_backbone,
+    check_image_size,
     check_weights,
     known_fingerprint,
     num_features,
@@ -110,13 +114,15 @@ class GelClassifier(LightningModule):
         for kind, value in (("head", head), ("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
             if callable(value):  # a class that the person has named, not a description out of a checkpoint
                 name_import_path(kind, plain_description(kind, self.hparams[kind])["class_path"])
+        self._try_settings()
         self.register_buffer("loss_weights", None, persistent=False)
         # The backbone is no part of the state: it never changes, and is 50 to 500 times as large as a head.
         self.register_state_dict_post_hook(_leave_backbone_out)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_put_backbone_in)  # type: ignore[no-untyped-call]
-        self.class_names: tuple[str, ...] = tuple(class_names or DEFAULT_CLASSES)
+        self.class_names: tuple[str, ...] = tuple(map(printable, class_names or DEFAULT_CLASSES))
         self.hparams["class_names"] = list(self.class_names)
-        self.head: nn.Module = self.make_head(self.num_features, len(self.class_names))
+        with settings_refused("--model.head"):
+            self.head: nn.Module = self.make_head(self.num_features, len(self.class_names))
         self.logs_metrics = True
         self._begun: set[str] = set()
         self.confusion_matrices: dict[str, Tensor] = {}
@@ -173,7 +179,7 @@ class GelClassifier(LightningModule):
             check_averaging(callbacks, "backbone" in self._modules)
         data = getattr(self.trainer, "datamodule", None)
         names = getattr(data, "class_names", None) if stage != "predict" else None
-        if names and tuple(names) != self.class_names:
+        if names and tuple(map(printable, names)) != self.class_names:
             raise GelError(
                 f"the pictures' classes are {', '.join(names)}, the model's {', '.join(self.class_names)}; "
                 "rename the class folders, or make the model with class_names=data.class_names"
@@ -186,6 +192,8 @@ class GelClassifier(LightningModule):
         warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets", category=UserWarning)
         # Lightning's own use of torch, which it will have to mend.
         warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
+        if isinstance(size := getattr(data, "image_size", None), int):
+            check_image_size(self.backbone_name, size)
         if stage == "fit" and self.class_weights is not None:
             self.loss_weights = self._loss_weights(getattr(data, "train_class_counts", None))
 
@@ -252,17 +260,33 @@ class GelClassifier(LightningModule):
         """Logs the test metrics."""
         self._end_epoch("test")
 
+    def _try_settings(self) -> None:
+        """Finds out before any picture is read whether optimizer and scheduler accept their arguments.
+
+        Raises:
+            GelError: one of them does not.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a scheduler's step without one of the optimizer
+            with settings_refused("--model.optimizer"):
+                optimizer = self.make_optimizer([nn.Parameter(torch.zeros(1))])
+            with settings_refused("--model.lr_scheduler"):
+                scheduler = self.make_lr_scheduler(optimizer) if self.make_lr_scheduler else None
+                if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                    scheduler.step(0.0)
+                elif scheduler is not None:
+                    scheduler.step()
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Gives the optimizer the head's parameters, and no others.
 
         Raises:
             GelError: the optimizer or the scheduler refuses its settings.
         """
-        try:
+        with settings_refused("--model.optimizer"):
             optimizer = self.make_optimizer(self.head.parameters())
+        with settings_refused("--model.lr_scheduler"):
             scheduler = self.make_lr_scheduler(optimizer) if self.make_lr_scheduler else None
-        except (TypeError, ValueError) as error:
-            raise GelError(f"{error}; change --model.optimizer or --model.lr_scheduler") from error
         if scheduler is None:
             return optimizer
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -320,12 +344,13 @@ class GelClassifier(LightningModule):
                 )
             counts = torch.tensor(train_class_counts, dtype=torch.float32)
             return counts.sum() / (len(counts) * counts)
-        if isinstance(self.class_weights, str) or len(self.class_weights or []) != len(self.class_names):
+        weights = [] if isinstance(self.class_weights, str) else self.class_weights or []
+        if len(weights) != len(self.class_names) or not all(0 <= weight < math.inf for weight in weights):
             raise GelError(
-                f"class_weights is {self.class_weights!r}; give 'balanced' or one number for each of "
+                f"class_weights is {self.class_weights!r}; give 'balanced' or one number of at least 0 for each of "
                 f"{', '.join(self.class_names)} (--model.class_weights)"
             )
-        return torch.tensor(self.class_weights, dtype=torch.float32)
+        return torch.tensor(weights, dtype=torch.float32)
 
     def _step(self, batch: Sequence[Any], batch_idx: int, stage: str) -> dict[str, Tensor]:
         pictures, labels = batch[0], batch[1]
@@ -385,6 +410,15 @@ class GelClassifier(LightningModule):
             f"the {stage} loss is no longer a number in epoch {self.current_epoch}; {kept}; "
             "lower the learning rate (--model.optimizer.lr)"
         )
+
+
+@contextmanager
+def settings_refused(option: str) -> Iterator[None]:
+    """Turns what a class raises about its arguments into an error that names the option."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise GelError(f"{option}: its arguments are refused ({one_line(error)}); change them") from error
 
 
 def gathered(module: LightningModule, columns: Sequence[Tensor]) -> list[Tensor]:

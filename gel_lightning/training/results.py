@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.core.files import replacing
+from gel_lightning.core.files import regular_file, replacing
 from gel_lightning.core.xla import device_name
 from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.classifier import GelClassifier
@@ -62,11 +62,15 @@ class ResultsFile(Callback):
     Args:
         path: the CSV file; runs at once may share it.
         seed: of the run.
+
+    Raises:
+        GelError: the path is of a folder, a device or a pipe.
     """
 
     def __init__(self, path: str | Path, seed: int | None = None) -> None:
-        self.path = Path(path)
+        self.path = regular_file(path, "--results_file")
         self.seed = seed
+        self._step: int | None = None  # with which the training begins
         # Not a base class: with a Timer among its callbacks Lightning ignores Trainer(max_time).
         self._timer = Timer()
         self._fit: dict[str, Any] = {}
@@ -86,8 +90,9 @@ class ResultsFile(Callback):
         self._timer.load_state_dict(state_dict)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock of training."""
+        """Starts the clock of training, unless the run was finished before."""
         self._timer.on_train_start(trainer, pl_module)
+        self._step = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the clock of training."""
@@ -106,6 +111,7 @@ class ResultsFile(Callback):
             "version": _version(trainer),
             "learning_rate": trainer.optimizers[0].defaults.get("lr", ""),
         }
+        self._trained = self._step is not None and trainer.global_step > self._step
         self._keep_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -114,10 +120,13 @@ class ResultsFile(Callback):
             self._keep_validation(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the row, if the model was trained in this process."""
+        """Adds the row, unless nothing was trained, or the run was finished before and has its row."""
         self._timer.on_test_end(trainer, pl_module)
         measured = self._fit and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
         if not measured or not isinstance(pl_module, GelClassifier):
+            return
+        checkpoint = best_model_path(trainer)
+        if not self._trained and has_result(self.path, self._fit["version"], checkpoint):
             return
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         model = hyperparameters(trainer, pl_module)
@@ -134,7 +143,7 @@ class ResultsFile(Callback):
                 "seed": self.seed,
                 "test_pictures": _pictures(trainer.test_dataloaders),
                 **self._val,
-                "checkpoint": best_model_path(trainer),
+                "checkpoint": checkpoint,
                 "device": device_name(trainer.strategy.root_device),
                 **_settings(trainer, pl_module),
             },
@@ -183,6 +192,12 @@ def add_result(path: Path, row: Mapping[str, Any]) -> None:
             text = _extended(path, text, columns)
         with replacing(path, newline="") as file:
             file.write(text + _lines([row], columns, header=not text))
+
+
+def has_result(path: Path, version: str, checkpoint: str) -> bool:
+    """Whether a results file has a row of the run with this folder and this best checkpoint."""
+    rows = csv.DictReader(io.StringIO(read_results(path), newline=""))
+    return any((row["version"], row["checkpoint"]) == (version, checkpoint) for row in rows)
 
 
 def rewrite_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
