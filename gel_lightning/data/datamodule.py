@@ -23,7 +23,7 @@ from gel_lightning.core.xla import PaddedBatches, on_xla
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import Augmentation, FeatureDataset, PictureDataset, UnlabelledDataset, ViewSampler
 from gel_lightning.data.drawn import draw_data_set
-from gel_lightning.data.folders import LabelledPictures, find_pictures, read_class_folders
+from gel_lightning.data.folders import LabelledPictures, find_pictures, left_out_notes, read_class_folders
 from gel_lightning.data.originals import download_originals
 from gel_lightning.data.splits import (
     hash_pictures,
@@ -105,6 +105,7 @@ class GelDataModule(LightningDataModule):
         self.parts: dict[str, LabelledPictures] = {}
         self._known: dict[Path, np.uint64] = {}
         self.class_names: tuple[str, ...] | None = None
+        self.notes: list[str] = []
 
     @property
     def train_class_counts(self) -> list[int]:
@@ -143,6 +144,7 @@ class GelDataModule(LightningDataModule):
             if self.predict_dir is None:
                 raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
             self.predict_paths = find_pictures(self.predict_dir)
+            self.notes = left_out_notes(self.predict_dir)
         elif stage == "test" and self.test_dir is not None and not self.parts:
             test = read_class_folders(self.test_dir)
             self._hashes(test.paths)  # names all unreadable pictures at once

@@ -52,6 +52,7 @@ class GelClassifier(LightningModule):
         backbone: the frozen :class:`~gel_lightning.models.backbones.Backbone`.
         confusion_matrices: of the last epoch of each stage, ``[classes, classes]``, a row for each actual class.
         probabilities: of the last epoch of each stage, ``[N, classes]``, in the order of its loader.
+        drawn: whether it was trained on drawn pictures, which a checkpoint remembers.
         logs_metrics: False logs nothing but losses while fitting, which takes half the time on stored vectors.
 
     Args:
@@ -104,6 +105,7 @@ class GelClassifier(LightningModule):
         self.register_buffer("loss_weights", None, persistent=False)
         self.class_names: tuple[str, ...] = ()
         self.logs_metrics = True
+        self.drawn = False
         self.confusion_matrices: dict[str, Tensor] = {}
         self.probabilities: dict[str, Tensor] = {}
         # Losses, probabilities, labels and indices of the batches of an epoch, and what is computed of them in the end,
@@ -141,6 +143,11 @@ class GelClassifier(LightningModule):
         known = None if loaded else known_fingerprint(self.backbone_name, self.hparams["weights"])
         return known or self.backbone.fingerprint
 
+    @property
+    def made_up(self) -> list[str]:
+        """What makes this model a demonstration: drawn pictures, a random backbone; empty for a model that is none."""
+        return made_up(self.drawn, self.hparams["weights"])
+
     def forward(self, pictures: Tensor) -> Tensor:
         """Turns pictures, shape ``[N, 1 or 3, H, W]``, or their features into logits, shape ``[N, classes]``."""
         logits: Tensor = self.head(self._features(pictures))
@@ -167,6 +174,8 @@ class GelClassifier(LightningModule):
             warnings.filterwarnings("ignore", message=message, category=PossibleUserWarning)
         # Lightning's own use of torch, which it will have to mend.
         warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
+        if stage == "fit":
+            self.drawn = getattr(data, "drawn", False)
         if stage == "fit" and self.class_weights is not None:
             self.loss_weights = self._loss_weights(getattr(data, "train_class_counts", None))
 
@@ -243,11 +252,12 @@ class GelClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves the backbone out of the checkpoint and puts the fingerprint of its weights in."""
+        """Leaves out the backbone; adds the fingerprint of its weights, and whether the pictures were drawn."""
         state = checkpoint["state_dict"]
         for key in [key for key in state if key.startswith("backbone.")]:
             del state[key]
         checkpoint["backbone_fingerprint"] = self.backbone_fingerprint
+        checkpoint["drawn"] = self.drawn
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts this module's backbone in the place of the one that was left out.
@@ -263,6 +273,7 @@ class GelClassifier(LightningModule):
                 f"the checkpoint's head was trained on other {self.hparams['backbone']} weights than "
                 f"{self.hparams['weights']}; name the weights it was trained on with --model.weights"
             )
+        self.drawn = self.drawn or bool(checkpoint.get("drawn", False))
         if "backbone" in self._modules:
             own = {f"backbone.{key}": value for key, value in self.backbone.state_dict().items()}
             checkpoint["state_dict"] = own | checkpoint["state_dict"]
@@ -355,6 +366,16 @@ def gathered(module: LightningModule, columns: Sequence[Tensor]) -> list[Tensor]
     if several and bool((indices[kept] >= 0).all()):  # processes with too few pictures get some twice
         kept = kept[np.unique(indices[kept].numpy(), return_index=True)[1]]
     return [column[kept] for column in columns]
+
+
+def made_up(drawn: bool, weights: str) -> list[str]:
+    """Lists what makes a model a demonstration.
+
+    Args:
+        drawn: whether its training pictures are drawn.
+        weights: of its backbone.
+    """
+    return ["drawn pictures"] * drawn + ["a random backbone"] * (weights == "none")
 
 
 def known_classes(name: str) -> list[str]:
