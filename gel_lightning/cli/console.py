@@ -14,7 +14,8 @@ from gel_lightning.core.store import Contents
 from gel_lightning.core.text import printable
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.datamodule import GelDataModule
-from gel_lightning.training.classifier import GelClassifier
+from gel_lightning.inference.predict import Summary
+from gel_lightning.training.classifier import GelClassifier, made_up
 from gel_lightning.training.results import hyperparameters
 
 STAGE_NAMES = {"val": "validation", "test": "test"}
@@ -57,12 +58,26 @@ def print_data(data: GelDataModule, weights: str) -> None:
         f"{counts['train']} training, {counts['val']} validation and {counts['test']} test pictures of "
         f"{len(names)} classes: {', '.join(names)}"
     )
-    made_up = ["drawn pictures"] * data.drawn + ["a random backbone"] * (weights == "none")
+    print_demonstration(made_up(data.drawn, weights), "figures")
+
+
+def print_demonstration(made_up: Sequence[str], what: str) -> None:
+    """Says that results are those of a demonstration, if anything is made up.
+
+    Args:
+        made_up: such as ``drawn pictures``.
+        what: the results, such as ``figures``.
+    """
     if made_up:
         print_line(
-            f"This is a demonstration with {' and '.join(made_up)}: "
-            "its figures say nothing about pictures of real gels."
+            f"This is a demonstration with {' and '.join(made_up)}: its {what} say nothing about pictures of real gels."
         )
+
+
+def print_notes(data: GelDataModule) -> None:
+    """Prints what files were left out of the folders of pictures."""
+    for note in data.notes:
+        print_line(note)
 
 
 def print_line(text: str) -> None:
@@ -102,16 +117,32 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
     Console(markup=False).print(table)
 
 
-def print_counts(counts: Mapping[str, int]) -> None:
-    """Prints how many pictures were taken for each class, and how many could not be read."""
-    table = SafeTable("predicted", "pictures")
-    table.columns[1].justify = "right"
-    for name, number in counts.items():
-        if name:
-            table.add_row(name, str(number))
-    if counts[""]:
-        table.add_row("cannot be read", str(counts[""]))
-    Console(markup=False).print(table)
+def print_predictions(summary: Summary) -> None:
+    """Prints what pictures were classified as: a sentence for one, else counts and those that need a look.
+
+    Args:
+        summary: of the predictions.
+    """
+    number = sum(summary.counts.values())
+    if number + summary.unreadable == 1:
+        for confidence, path, name in summary.least_certain:
+            print_line(f"{path} is classified as {name}, with probability {confidence:.3f}.")
+    else:
+        table = SafeTable("predicted", "pictures")
+        table.columns[1].justify = "right"
+        for name, count in summary.counts.items():
+            table.add_row(name, str(count))
+        if summary.unreadable:
+            table.add_row("cannot be read", str(summary.unreadable))
+        Console(markup=False).print(table)
+        if number:
+            print_line("least certain:" if number > len(summary.least_certain) else "least certain first:")
+        for confidence, path, name in summary.least_certain:
+            print_line(f"  {confidence:.3f}  {name}  {path}")
+    for path, reason in summary.reasons:
+        print_line(f"cannot be read: {path}: {reason}")
+    if (more := summary.unreadable - len(summary.reasons)) > 0:
+        print_line(f"cannot be read: {more} more, with their reasons in the file of predictions")
 
 
 def print_stores(root: Path, stores: Sequence[Contents]) -> None:

@@ -21,7 +21,17 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from gel_lightning import __version__
-from gel_lightning.cli.console import Announcement, print_counts, print_line, print_metrics, print_stores
+from gel_lightning.cli.console import (
+    Announcement,
+    print_demonstration,
+    print_line,
+    print_metrics,
+    print_notes,
+    print_predictions,
+    print_stores,
+)
+from gel_lightning.cli.help import HELP_ALL, PAGES, SUMMARY, answer
+from gel_lightning.cli.mistakes import explained as explained_mistake
 from gel_lightning.cli.own_modules import find_own_modules
 from gel_lightning.cli.refusals import refusal
 from gel_lightning.cli.settings import explicit_settings, refuse_changes
@@ -40,12 +50,12 @@ from gel_lightning.core.progress import RunProgress
 from gel_lightning.core.store import clear_stores, default_cache_dir, list_stores
 from gel_lightning.core.xla import ask_no_cloud, tpu_accelerator
 from gel_lightning.data.datamodule import DATA_ROOT, GelDataModule
+from gel_lightning.inference.predict import PredictionsFile
 from gel_lightning.training.callbacks import (
     EmptyRunRemover,
     EpochSeed,
     LastCheckpoint,
     OneThread,
-    PredictionsFile,
     TensorBoardPages,
 )
 from gel_lightning.training.checkpoint_files import BestCheckpoint, best_model_path, with_checkpoint_files
@@ -56,17 +66,6 @@ from gel_lightning.training.results import HARDWARE, ResultsFile, short_names
 from gel_lightning.training.resuming import check_resumable
 from gel_lightning.training.runs import claim_folder, resumed_folder
 from gel_lightning.training.tensorboard import RunLogger
-
-DESCRIPTION = """Is this picture a gel electrophoresis image? `fit` trains a head on the features of a frozen
-network, and validates and tests it; `validate`, `test` and `predict` use a checkpoint that fit has written. More
-commands: `gel-fit compare` fits and ranks many models, `gel-fit data check` looks at folders of pictures, `gel-fit data
-draw` draws some, and `gel-fit data cache` lists or removes the feature vectors that are kept."""
-DESCRIPTIONS = {
-    "fit": "Trains a head on the training pictures, and validates and tests the best checkpoint.",
-    "validate": "Measures a checkpoint on the validation pictures.",
-    "test": "Measures a checkpoint on the test pictures.",
-    "predict": "Classifies pictures with a checkpoint, and writes a row for each to a CSV file.",
-}
 
 TRAINER_DEFAULTS = {
     "max_epochs": 20,
@@ -98,17 +97,34 @@ class Parser(LightningArgumentParser):
         find_own_modules(given)
         return super().parse_args(given, *others, **options)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, add_help=False, **kwargs)
+        self.add_argument("--help_all", action="help", help="Show every option of this command and exit.")
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints what is wrong with the arguments in one line and exits with status 2."""
+        if not self.exit_on_error:
+            super().error(message, ex)
         message = " ".join(message.split())
+        command = self.prog.replace(" [options]", "")
+        if within := re.match(r"Subcommand '(?=(\w+)')|the following arguments are required: (?=(\w+)\.)", message):
+            command = f"{command} {within[1] or within[2]}"
         unknown = re.search(r'"model\.(head|optimizer|lr_scheduler)".*dot import path string: (\S+)', message)
         if "--> model.class_names" in message:
             message = NO_CLASS_NAMES
+        elif explanation := explained_mistake(message, command.removeprefix("gel-fit "), self.option_names()):
+            message = explanation
         elif unknown:
             key, value = unknown.groups()
             message = f"no {key} {value!r}; choose {', '.join(known_classes(key))}, or a class by its import path"
-        _complain(f"{message} (see {self.prog.replace(' [options]', '')} --help)")
+        helps = HELP_ALL if " " in command and re.fullmatch("no option [^;]*", message) else "--help"
+        _complain(f"{message} (see {command} {helps})")
         sys.exit(2)
+
+    def option_names(self) -> set[str]:
+        """The names of all options, without dashes: those of nested classes as on the command line."""
+        keys = self.get_defaults().keys(branches=True)
+        return {key.replace(".init_args", "").removesuffix(".class_path") for key in keys}
 
 
 def expanded(arg: str) -> str:
@@ -316,13 +332,17 @@ class GelCLI(LightningCLI):
         self._print_own("test")
 
     def after_predict(self) -> None:
-        """Prints how many pictures were taken for what, and where the predictions are."""
+        """Prints what the pictures show, in short, and where the predictions are."""
         if self.trainer.is_global_zero:
-            print_counts(self.predictions.counts)
+            print_demonstration(self.model.made_up, "answers")
+            print_predictions(self.predictions.summary)
+            print_notes(self.datamodule)
             print_line(f"predictions: {self.predictions.path}")
 
     def _print_own(self, stage: str) -> None:
         if self.trainer.is_global_zero:
+            drawn = ["drawn pictures"] * self.datamodule.drawn
+            print_demonstration(list(dict.fromkeys([*drawn, *self.model.made_up])), "figures")
             print_metrics({stage: self.trainer.callback_metrics}, self.model)
 
 
@@ -345,6 +365,8 @@ def main(args: Sequence[str] | None = None) -> int:
     # torch_xla tells of the device that it takes, though another one may be asked for.
     logging.root.addFilter(lambda record: "PJRT_DEVICE" not in record.getMessage())
     try:
+        if (status := answer(given)) is not None:
+            return status
         if given[:1] == ["data"]:
             return data_command(given[1:])
         with _thread_errors_raised():
@@ -383,8 +405,8 @@ def _lightning_command(args: Sequence[str] | None, given: list[str]) -> int:
     parser_kwargs = {
         "prog": "gel-fit",
         "version": __version__,
-        "description": DESCRIPTION,
-        **{name: {"description": text} for name, text in DESCRIPTIONS.items()},
+        "description": SUMMARY,
+        **{name: {"description": PAGES[name].summary} for name in GelCLI.subcommands()},
     }
     try:
         GelCLI(
@@ -414,16 +436,13 @@ def data_command(args: Sequence[str]) -> int:
     from gel_lightning.data.check import check
     from gel_lightning.data.drawn import draw_data_set
 
-    checks = Parser(
-        description="Looks at folders of class folders: prints the pictures by class, size and "
-        "mode, the unreadable ones, and near-duplicates; exits with status 1 if a picture cannot be read."
-    )
+    checks = Parser(description=PAGES["data check"].summary)
     checks.add_argument("--data.train_dir", type=Path, default=DATA_ROOT / "dataset", help="Training pictures.")
     checks.add_argument("--data.test_dir", type=Path | None, help="Test pictures.")
-    draws = Parser(description="Draws a data set of gels and look-alikes.")
+    draws = Parser(description=PAGES["data draw"].summary)
     draws.add_argument("--to", type=Path, required=True, help="Folder for dataset and test_images.")
     draws.add_argument("--seed", type=int, default=42, help="The same seed draws the same pictures.")
-    caches = Parser(description="Lists what is kept of pictures, so that no run computes it again, with its size.")
+    caches = Parser(description=PAGES["data cache"].summary)
     caches.add_argument("--data.cache_dir", type=Path, default=default_cache_dir(), help="Folder where it is kept.")
     caches.add_argument("--clear", action="store_true", help="Removes all of it.")
     parser = Parser(prog="gel-fit data", description="Commands about folders of pictures.")

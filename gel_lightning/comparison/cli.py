@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from gel_lightning.cli.console import print_comparison, print_data, print_line, working
+from gel_lightning.cli.help import PAGES
 from gel_lightning.cli.main import (
     CLI_OPTIONS,
     GelCLI,
@@ -67,11 +68,6 @@ from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 from gel_lightning.training.runs import claim_folder
 
-DESCRIPTION = """Trains, validates and tests a grid of models on the same pictures, each as `gel-fit fit` would, and
-ranks them; with --folds by cross-validation, which tells what of it is chance. Leaves
-lightning_logs/comparison/version_N: report.html, results.csv with a row for each model, and a folder for each with its
-checkpoints and its TensorBoard run."""
-REPORT_DESCRIPTION = """Makes the report of a comparison again: report.html and figures/ in its folder."""
 # What a run of `gel-fit fit` does not take.
 OWN = ("backbones", "heads", "optimizers", "accelerators", "folds", "repeats", "resume")
 FOLDER, CONFIG = "comparison", "config.yaml"
@@ -354,7 +350,7 @@ def compare_command(args: Sequence[str]) -> None:
         run=False,
         save_config_callback=None,
         parser_class=Parser,
-        parser_kwargs={"prog": "gel-fit compare", "description": DESCRIPTION},
+        parser_kwargs={"prog": "gel-fit compare", "description": PAGES["compare"].summary},
         **CLI_OPTIONS,
     )
     cli.given = list(args)
@@ -370,7 +366,7 @@ def report_command(args: Sequence[str]) -> None:
     Raises:
         GelError: there is no comparison, or a file of it is damaged.
     """
-    parser = Parser(prog="gel-fit report", description=REPORT_DESCRIPTION)
+    parser = Parser(prog="gel-fit report", description=PAGES["report"].summary)
     parser.add_argument("comparison", type=str, help="Number or folder of a comparison.")
     _report(comparison_folder(parser.parse_args(list(args)).comparison))
 

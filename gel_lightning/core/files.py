@@ -16,6 +16,8 @@ from gel_lightning.core.errors import GelError
 
 LEFTOVER_SECONDS = 24 * 60 * 60
 """Age from which a temporary file is taken as left behind by a killed process, and removed."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""With these a cell begins that spreadsheets compute."""
 
 
 @contextmanager
@@ -126,3 +128,8 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def formula_free(path: str) -> str:
+    """A path as a CSV file has it, so that no spreadsheet computes it: ``./=1+1.png`` for ``=1+1.png``."""
+    return f"./{path}" if path.startswith(FORMULA_STARTS) else path

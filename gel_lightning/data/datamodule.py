@@ -28,6 +28,7 @@ from gel_lightning.data.folders import (
     LabelledPictures,
     class_folders,
     find_pictures,
+    left_out_notes,
     read_class_folders,
 )
 from gel_lightning.data.originals import download_originals
@@ -120,6 +121,7 @@ class GelDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.seed = seed
         self.parts: dict[str, LabelledPictures] = {}
+        self.notes: list[str] = []
         self._known: dict[Path, np.uint64] = {}
 
     @property
@@ -176,6 +178,7 @@ class GelDataModule(LightningDataModule):
             if self.predict_dir is None:
                 raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
             self.predict_paths = find_pictures(self.predict_dir)
+            self.notes = left_out_notes(self.predict_dir)
         elif stage == "test" and self.test_dir is not None and not self.parts:
             model: Any = self.trainer.lightning_module if self.trainer else None
             test = read_class_folders(self.test_dir, getattr(model, "class_names", None), every_class=False)

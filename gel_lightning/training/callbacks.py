@@ -1,15 +1,12 @@
-"""What a run leaves behind: TensorBoard pages, a row of results, a file of predictions."""
+"""What a run leaves behind: checkpoints, TensorBoard pages."""
 
-import csv
 import math
-import os
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
-from itertools import chain, zip_longest
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
-from gel_lightning.core.files import regular_file, replacing
 from gel_lightning.core.text import printable
 from gel_lightning.data.datasets import FeatureDataset
 from gel_lightning.training.classifier import GelClassifier, gathered
@@ -42,7 +38,6 @@ THUMBNAIL = 48  # side in pixels of a picture in the projector
 MOST_PROJECTED = 1000  # pictures; TensorBoard's sprite holds 8192 x 8192 pixels
 
 
-TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
 """How a CSV file is opened: file names that are not UTF-8 are written with escapes."""
 
 
@@ -320,94 +315,6 @@ class TensorBoardPages(Callback):
         writer.add_embedding(
             torch.cat(features), rows, pictures, tag="features", metadata_header=["class", "part", "name"]
         )
-
-
-class PredictionsFile(Callback):
-    """Writes a row for each picture of ``trainer.predict``: path, class, confidence, probabilities, error.
-
-    The rows go to a temporary file that takes its name when the last one is written. Several processes write a file
-    each, which the first one then puts together.
-
-    Args:
-        path: the CSV file.
-
-    Attributes:
-        counts: how many pictures were taken for each class, and under "" how many could not be read.
-
-    Raises:
-        GelError: the path is of a folder, a device or a pipe.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = regular_file(path, "--predictions_file")
-        self.counts: dict[str, int] = {}
-        self._open = ExitStack()
-        self._parts: list[Path] = []
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the file and writes the names of the columns."""
-        assert isinstance(pl_module, GelClassifier)
-        self.counts = dict.fromkeys([*pl_module.class_names, ""], 0)
-        probabilities = [f"probability_{name}" for name in pl_module.class_names]
-        self._header = ["path", "predicted", "confidence", *probabilities, "error"]
-        if trainer.world_size > 1:
-            run = trainer.strategy.broadcast(os.getpid())  # runs at once share none
-            parts = [
-                f".{self.path.name}.{run}-{i}.tmp" for i in range(trainer.world_size)
-            ]  # as replacing names its own
-            self._parts = [self.path.with_name(part) for part in parts]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._begin(self._parts[trainer.global_rank].open("w", **TEXT))
-        else:
-            self._begin(replacing(self.path, **TEXT))
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Writes a row for each picture of the batch."""
-        assert isinstance(pl_module, GelClassifier)
-        for probabilities, path, error in zip(outputs.tolist(), batch[1], batch[2], strict=True):
-            if error:
-                self._write([path, "", "", *[""] * len(probabilities), error])
-                continue
-            confidence = max(probabilities)
-            predicted = pl_module.class_names[probabilities.index(confidence)]
-            self._write([path, predicted, confidence, *probabilities, ""])
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gives the file its name."""
-        self._open.close()
-        trainer.strategy.barrier()
-        if self._parts and trainer.is_global_zero:
-            self._put_together()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves no file behind."""
-        self._open.__exit__(type(exception), exception, exception.__traceback__)
-        for part in self._parts:
-            part.unlink(missing_ok=True)
-
-    def _begin(self, file: AbstractContextManager[IO[str]]) -> None:
-        self._rows = csv.writer(self._open.enter_context(file))
-        self._rows.writerow(self._header)
-
-    def _write(self, row: list[Any]) -> None:
-        self.counts[row[1]] += 1
-        self._rows.writerow(row)
-
-    def _put_together(self) -> None:
-        """Writes the rows of all processes, to which the pictures were dealt out in turn."""
-        self.counts = dict.fromkeys(self.counts, 0)
-        with ExitStack() as files:
-            parts = [csv.reader(files.enter_context(part.open(newline="", encoding="utf-8"))) for part in self._parts]
-            for part in parts:
-                next(part)  # the names of the columns
-            self._begin(replacing(self.path, **TEXT))
-            for row in filter(None, chain.from_iterable(zip_longest(*parts))):
-                self._write(row)
-        self._open.close()
-        for path in self._parts:
-            path.unlink()
 
 
 def _hardest(seen: Seen, class_names: tuple[str, ...]) -> list[Caption]:

@@ -102,6 +102,8 @@ def check_fields(checkpoint: Any, own: Mapping[str, Any] | None = None) -> None:
         need(checkpoint, field, kind, holds)
     need(checkpoint["hyper_parameters"], "backbone", str, lambda name: name in LAST_LINEAR)
     need(checkpoint["hyper_parameters"], "weights", str, lambda name: name.isprintable() and 0 < len(name) < 4096)
+    if "drawn" in checkpoint:
+        need(checkpoint, "drawn", bool)
     names = need(checkpoint["hyper_parameters"], "class_names", list, _are_class_names)
     weights = checkpoint["hyper_parameters"].get("class_weights")
     if not (weights is None or weights == "balanced" or _are_numbers(weights, len(names))):

@@ -62,6 +62,7 @@ class GelClassifier(LightningModule):
         backbone: the frozen :class:`~gel_lightning.models.backbones.Backbone`.
         confusion_matrices: of the last epoch of each stage, ``[classes, classes]``, a row for each actual class.
         probabilities: of the last epoch of each stage, ``[N, classes]``, in the order of its loader.
+        drawn: whether it was trained on drawn pictures, which a checkpoint remembers.
         logs_metrics: False logs nothing but losses while fitting, which takes half the time on stored vectors.
 
     Args:
@@ -125,6 +126,7 @@ class GelClassifier(LightningModule):
             self.head: nn.Module = self.make_head(self.num_features, len(self.class_names))
         self.logs_metrics = True
         self._begun: set[str] = set()
+        self.drawn = False
         self.confusion_matrices: dict[str, Tensor] = {}
         self.probabilities: dict[str, Tensor] = {}
         # Losses, probabilities, labels and indices of the batches of an epoch, and what is computed of them in the end,
@@ -161,6 +163,11 @@ class GelClassifier(LightningModule):
         known = None if loaded else known_fingerprint(self.backbone_name, self.hparams["weights"])
         return known or self.backbone.fingerprint
 
+    @property
+    def made_up(self) -> list[str]:
+        """What makes this model a demonstration: drawn pictures, a random backbone; empty for a model that is none."""
+        return made_up(self.drawn, self.hparams["weights"])
+
     def forward(self, pictures: Tensor) -> Tensor:
         """Turns pictures, shape ``[N, 1 or 3, H, W]``, or their features into logits, shape ``[N, classes]``."""
         logits: Tensor = self.head(self._features(pictures))
@@ -194,6 +201,8 @@ class GelClassifier(LightningModule):
         warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
         if isinstance(size := getattr(data, "image_size", None), int):
             check_image_size(self.backbone_name, size)
+        if stage == "fit":
+            self.drawn = getattr(data, "drawn", False)
         if stage == "fit" and self.class_weights is not None:
             self.loss_weights = self._loss_weights(getattr(data, "train_class_counts", None))
 
@@ -295,8 +304,9 @@ class GelClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Notes the fingerprint of the backbone's weights, which are not in the checkpoint."""
+        """Adds the fingerprint of the backbone's weights, which are left out, and whether the pictures were drawn."""
         checkpoint["backbone_fingerprint"] = self.backbone_fingerprint
+        checkpoint["drawn"] = self.drawn
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's can be called on the class alone, too
@@ -334,6 +344,7 @@ class GelClassifier(LightningModule):
                 f"the checkpoint's head was trained on other {self.hparams['backbone']} weights than "
                 f"{self.hparams['weights']}; name the weights it was trained on with --model.weights"
             )
+        self.drawn = self.drawn or bool(checkpoint.get("drawn", False))
 
     def _loss_weights(self, train_class_counts: Sequence[int] | None) -> Tensor:
         """One weight a class, shape ``[classes]``."""
@@ -451,6 +462,16 @@ def _put_backbone_in(module: nn.Module, state: dict[str, Any], prefix: str, *_: 
     backbone = module._modules.get("backbone")
     if backbone is not None:
         state.update({f"{prefix}backbone.{key}": value for key, value in backbone.state_dict().items()})
+
+
+def made_up(drawn: bool, weights: str) -> list[str]:
+    """Lists what makes a model a demonstration.
+
+    Args:
+        drawn: whether its training pictures are drawn.
+        weights: of its backbone.
+    """
+    return ["drawn pictures"] * drawn + ["a random backbone"] * (weights == "none")
 
 
 def known_classes(name: str) -> list[str]:

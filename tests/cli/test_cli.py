@@ -92,13 +92,16 @@ def assert_error(ran: Ran, *words: str, status: int = 1) -> None:
     [
         (
             ["--help"],
-            ["usage: gel-fit", "fit", "validate", "test", "predict", "gel-fit data check", "gel-fit data draw"],
+            ["usage: gel-fit", "fit", "validate", "test", "predict", "data check", "data draw"],
         ),
         (
-            ["fit", "--help"],
+            ["fit", "--help_all"],
             ["--model.backbone", "resnet18, vgg16, mobilenet_v3_large or mobilenet_v2", "--results_file"],
         ),
-        (["fit", "--help"], ["--data.train_dir", "--data.val_fraction", "(type: float, default: 0.2)", "--ckpt_path"]),
+        (
+            ["fit", "--help_all"],
+            ["--data.train_dir", "--data.val_fraction", "(type: float, default: 0.2)", "--ckpt_path"],
+        ),
         (["predict", "--help"], ["--predictions_file", "--data.predict_dir"]),
         (["--version"], [__version__]),
         (["data", "--help"], ["check", "draw"]),
@@ -406,8 +409,8 @@ def test_predict_classifies_what_can_be_read_and_names_the_rest(
     tested_and_predicted: Path, bad_pictures: Path, run_dir: Path
 ) -> None:
     assert (tested_and_predicted / "predict.err").read_text() == ""
-    text = (tested_and_predicted / "predictions.csv").read_text()
-    assert text.startswith("path,predicted,confidence,probability_gel,probability_not_gel,error\n")
+    text = (tested_and_predicted / "predictions.csv").read_text(encoding="utf-8-sig")
+    assert text.startswith("path,predicted,confidence,probability_gel,probability_not_gel,error,note\n")
     rows = {Path(row["path"]).relative_to(bad_pictures).as_posix(): row for row in read_rows_of(text)}
     assert len(rows) == len(text.splitlines()) - 1
     errors = {name: row["error"] for name, row in rows.items() if row["error"]}
@@ -422,7 +425,7 @@ def test_predict_classifies_what_can_be_read_and_names_the_rest(
             assert row["predicted"] == row["confidence"] == row["probability_gel"] == row["probability_not_gel"] == ""
             continue
         probabilities = [float(row["probability_gel"]), float(row["probability_not_gel"])]
-        assert sum(probabilities) == pytest.approx(1)
+        assert sum(probabilities) == pytest.approx(1, abs=1.1e-6)  # of six digits each
         assert float(row["confidence"]) == max(probabilities)
         assert row["predicted"] == ("gel" if probabilities[0] > probabilities[1] else "not_gel")
         expected = classify(model, bad_pictures / name)
