@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from gel_lightning.data.folders import is_picture, read_class_folders, visible_files
-from gel_lightning.data.images import PictureError, PictureHeader, describe_picture
+from gel_lightning.data.formats import PictureHeader
+from gel_lightning.data.images import PictureError, describe_picture
 from gel_lightning.data.splits import hash_pictures, near_duplicate_groups, repeated_groups
 
 MAX_GROUPS = 100
@@ -85,8 +86,8 @@ def _print_contents(console: Console, folder: _Folder) -> None:
     console.print(sizes, "", sep="\n")
 
     # Class by class: a classifier may learn a format that only one class has, and not what a gel looks like.
-    counts = Counter((header.format, header.mode, label) for _, label, header, _ in folder.pictures)
-    kinds = Table("format", "Pillow mode", *folder.class_names, box=None)
+    counts = Counter((header.format, header.pixels, label) for _, label, header, _ in folder.pictures)
+    kinds = Table("format", "pixels", *folder.class_names, box=None)
     for file_format, mode in sorted({(file_format, mode) for file_format, mode, _ in counts}):
         in_classes = (counts[file_format, mode, label] for label in range(len(folder.class_names)))
         kinds.add_row(file_format, mode, *map(str, in_classes))
