@@ -16,6 +16,7 @@ from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.training.classifier import GelClassifier
 from gel_lightning.training.results import hyperparameters
 
+MOST_UNREAD = 20
 STAGE_NAMES = {"val": "validation", "test": "test"}
 
 
@@ -56,12 +57,19 @@ def print_data(data: GelDataModule, weights: str) -> None:
         f"{counts['train']} training, {counts['val']} validation and {counts['test']} test pictures of "
         f"{len(names)} classes: {', '.join(names)}"
     )
+    print_notes(data)
     made_up = ["drawn pictures"] * data.drawn + ["a random backbone"] * (weights == "none")
     if made_up:
         print_line(
             f"This is a demonstration with {' and '.join(made_up)}: "
             "its figures say nothing about pictures of real gels."
         )
+
+
+def print_notes(data: GelDataModule) -> None:
+    """Prints what files were left out, and what else is odd about the folders of pictures."""
+    for note in data.notes:
+        print_line(note)
 
 
 def print_line(text: str) -> None:
@@ -102,6 +110,14 @@ def print_counts(counts: Mapping[str, int]) -> None:
     if counts["error"]:
         table.add_row("cannot be read", str(counts["error"]))
     Console(markup=False).print(table)
+
+
+def print_unread(errors: Sequence[tuple[str, str]]) -> None:
+    """Prints why pictures could not be read: of each of the first :data:`MOST_UNREAD` its path and the reason."""
+    for path, reason in errors[:MOST_UNREAD]:
+        print_line(f"{path}: {reason}")
+    if len(errors) > MOST_UNREAD:
+        print_line(f"... and {len(errors) - MOST_UNREAD} more, with their reasons in the file")
 
 
 def print_stores(root: Path, stores: Sequence[Contents]) -> None:

@@ -22,7 +22,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from gel_lightning import __version__
-from gel_lightning.cli.console import Announcement, print_counts, print_line, print_metrics, print_stores
+from gel_lightning.cli.console import (
+    Announcement,
+    print_counts,
+    print_line,
+    print_metrics,
+    print_notes,
+    print_stores,
+    print_unread,
+)
 from gel_lightning.core.distributed import (
     AlreadySaidError,
     LostProcesses,
@@ -261,6 +269,8 @@ class GelCLI(LightningCLI):
         """Prints how many pictures were taken for what, and where the predictions are."""
         if self.trainer.is_global_zero:
             print_counts(self.predictions.counts)
+            print_unread(self.predictions.errors)
+            print_notes(self.datamodule)
             print_line(f"predictions: {self.predictions.path}")
 
     def _print_own(self, stage: str) -> None:

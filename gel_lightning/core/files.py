@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+FORMULA_STARTS = ("=", "+", "-", "@")
+"""With these a cell begins that spreadsheets compute."""
+
 
 @contextmanager
 def replacing(path: str | Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
@@ -46,3 +49,8 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def formula_free(path: str) -> str:
+    """A path as a CSV file has it, so that no spreadsheet computes it: ``./=1+1.png`` for ``=1+1.png``."""
+    return f"./{path}" if path.startswith(FORMULA_STARTS) else path

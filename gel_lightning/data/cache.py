@@ -13,7 +13,7 @@ from torch import Tensor
 from gel_lightning.core.store import Store
 from gel_lightning.data.images import DECODING, PictureError, picture_digest, read_with_digest
 from gel_lightning.data.reading import in_threads
-from gel_lightning.data.splits import hash_picture
+from gel_lightning.data.splits import HASHES, hash_picture
 
 Result = TypeVar("Result")
 
@@ -46,11 +46,10 @@ class PictureCache:
         self._read(paths)
         return _all_read([self._digests[path] for path in paths])
 
-    def hashes(self, paths: Sequence[Path]) -> list[int | PictureError]:
+    def hashes(self, paths: Sequence[Path]) -> list[NDArray[np.uint64] | PictureError]:
         """Finds perceptual hashes, as :func:`~gel_lightning.data.splits.hash_pictures` does."""
         key = {"kind": "hashes", "decoding": DECODING, "imagehash": version("imagehash")}
-        rows = self._rows(Store(self.root, key, np.uint64, 1), paths, hash_picture)
-        return [row if isinstance(row, PictureError) else int(row[0]) for row in rows]
+        return self._rows(Store(self.root, key, np.uint64, HASHES), paths, hash_picture)
 
     def thumbnails(self, paths: Sequence[Path]) -> Tensor:
         """Finds small versions of pictures.

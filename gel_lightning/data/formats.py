@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -164,6 +164,8 @@ def _deep_decoder(picture: Image.Image, content: bytes) -> Callable[[], Image.Im
     def decode() -> Image.Image:
         import imagecodecs
 
+        if picture.format == "PNG" and not all(whole for _, _, whole in _chunks(content)):
+            raise ValueError("a checksum is wrong")  # of which libpng would write a line to stderr
         samples = getattr(imagecodecs, codec)(content)
         if samples.shape[1::-1] != picture.size:
             raise ValueError("its parts differ in size")
@@ -174,15 +176,18 @@ def _deep_decoder(picture: Image.Image, content: bytes) -> Callable[[], Image.Im
 
 def _essential_chunks(png: bytes) -> bytes:
     """Leaves out of a PNG what is not needed for its pixels: such as long texts and profiles, or damaged ones."""
-    kept, place = [png[:8]], 8
+    chunks = (chunk for name, chunk, whole in _chunks(png) if name in _PNG_CRITICAL or (name in _PNG_USED and whole))
+    return b"".join([png[:8], *chunks])
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Yields the name of each chunk, the chunk, and whether its checksum is right."""
+    place = 8
     while place + 8 <= len(png):
         length, name = struct.unpack_from(">L4s", png, place)
-        end = place + 12 + length
-        chunk = png[place:end]
-        if name in _PNG_CRITICAL or (name in _PNG_USED and chunk[-4:] == struct.pack(">L", zlib.crc32(chunk[4:-4]))):
-            kept.append(chunk)
-        place = end
-    return b"".join(kept)
+        chunk = png[place : place + 12 + length]
+        yield name, chunk, chunk[-4:] == struct.pack(">L", zlib.crc32(chunk[4:-4]))
+        place += 12 + length
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -17,8 +17,8 @@ from gel_lightning.data.formats import MAX_BYTES, Opened, PictureHeader, Refused
 from gel_lightning.data.grey import grey_of_deep, grey_of_picture, upright
 
 _FAX = {2, 3, 4}
-_JPEG, _JPEG2000, _WEBP, _PNG = 7, {33004, 33005, 34712}, {34927, 50001}, 34933
-_PICTURES = {_JPEG, *_JPEG2000, *_WEBP, _PNG}  # each strip or tile is a picture file, which has a size in it
+_JPEG, _JPEG2000, _WEBP = 7, {33004, 33005, 34712}, {34927, 50001}
+_PICTURES = {_JPEG, *_JPEG2000, *_WEBP}  # each strip or tile is a picture file, which has a size in it
 # None, LZW, deflate, PackBits, LZMA, Zstandard. Others are rare, and not all codecs withstand damaged files.
 _COMPRESSIONS = {1, 5, 8, 32946, 32773, 34925, 34926, 50000} | _FAX | _PICTURES
 _COLOURS = {
@@ -75,11 +75,13 @@ def open_tiff(content: bytes) -> Opened:
 
 
 def _check_header(page: TiffPage, content: bytes) -> None:
-    """Checks that tifffile has not left out a tag whose value lies beyond the end of the file."""
+    """Checks that no tag is left out for a value beyond the end of the file, and that sizes are single numbers."""
     tiff = page.parent.tiff
     (entries,) = struct.unpack_from(tiff.tagnoformat, content, page.offset)
     places = range(page.offset + tiff.tagnosize, len(content) - 1, tiff.tagsize)[:entries]
     written = {struct.unpack_from(f"{tiff.byteorder}H", content, place)[0] for place in places}
+    if not all(isinstance(number, int) for number in (*page.shaped, *page.chunks, *page.chunked)):
+        raise ValueError("a number in its header is damaged")
     if len(places) < entries or any(tag in written and tag not in page.tags for tag in _NEEDED):
         raise ValueError("parts of its header are missing")
 
@@ -139,7 +141,7 @@ def _picture_pixels(file: bytes) -> int:
                 return int(height * width)
             place += 2 + length
         raise ValueError("a part has no JPEG header")
-    with Image.open(io.BytesIO(file), formats=("JPEG2000", "WEBP", "PNG")) as picture:
+    with Image.open(io.BytesIO(file), formats=("JPEG2000", "WEBP")) as picture:
         return prod(picture.size)
 
 

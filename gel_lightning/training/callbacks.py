@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
-from gel_lightning.core.files import replacing
+from gel_lightning.core.files import formula_free, replacing
 from gel_lightning.data.datasets import FeatureDataset
 from gel_lightning.training.classifier import GelClassifier, gathered
 from gel_lightning.training.figures import (
@@ -317,18 +317,20 @@ class PredictionsFile(Callback):
 
     Attributes:
         counts: how many pictures were taken for each class, and how many could not be read.
+        errors: the path of each picture that could not be read, and why.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.counts: dict[str, int] = {}
+        self.errors: list[tuple[str, str]] = []
         self._open = ExitStack()
         self._parts: list[Path] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the file and writes the names of the columns."""
         assert isinstance(pl_module, GelClassifier)
-        self.counts = dict.fromkeys([*pl_module.class_names, "error"], 0)
+        self.counts, self.errors = dict.fromkeys([*pl_module.class_names, "error"], 0), []
         probabilities = [f"probability_{name}" for name in pl_module.class_names]
         self._header = ["path", "predicted", "confidence", *probabilities, "error"]
         if trainer.world_size > 1:
@@ -367,12 +369,15 @@ class PredictionsFile(Callback):
         self._rows.writerow(self._header)
 
     def _write(self, row: list[Any]) -> None:
-        self.counts[row[1] or "error"] += 1
-        self._rows.writerow(row)
+        path, predicted, *others = row
+        self.counts[predicted or "error"] += 1
+        if not predicted:
+            self.errors.append((path, others[-1]))
+        self._rows.writerow([formula_free(path), predicted, *others])
 
     def _put_together(self) -> None:
         """Writes the rows of all processes, to which the pictures were dealt out in turn."""
-        self.counts = dict.fromkeys(self.counts, 0)
+        self.counts, self.errors = dict.fromkeys(self.counts, 0), []
         with ExitStack() as files:
             parts = [csv.reader(files.enter_context(part.open(newline="", encoding="utf-8"))) for part in self._parts]
             for part in parts:
