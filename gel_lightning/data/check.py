@@ -6,8 +6,6 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -27,7 +25,7 @@ class _Picture(NamedTuple):
     name: str  # its path below the folder, as it is printed
     label: int
     header: PictureHeader
-    hashes: NDArray[np.uint64]
+    hashes: tuple[int, ...]
 
 
 class _Folder(NamedTuple):

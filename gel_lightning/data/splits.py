@@ -27,8 +27,8 @@ HASHES = 16
 """Perceptual hashes of a picture: of itself, mirrored and turned, and of the same in negative."""
 
 
-def hash_picture(path: str | Path) -> tuple[NDArray[np.uint64], bytes] | PictureError:
-    """Finds the perceptual hashes of a picture, [HASHES], with the digest of its file, or why it cannot be read.
+def hash_picture(path: str | Path) -> tuple[tuple[int, ...], bytes] | PictureError:
+    """Finds the :data:`HASHES` perceptual hashes of a picture, with the digest of its file, or why it cannot be read.
 
     The first is of the picture itself. The others are of its copies, turned by 90 degrees or more, mirrored, and in
     negative: imagers and readers store one blot in several of these ways.
@@ -46,10 +46,10 @@ def hash_picture(path: str | Path) -> tuple[NDArray[np.uint64], bytes] | Picture
     small = picture.resize((32, 32), Image.Resampling.LANCZOS)  # as phash does; it leaves this size as it is
     turned = [small, *(small.transpose(transpose) for transpose in Image.Transpose)]
     copies = [*turned, *map(ImageOps.invert, turned)]
-    return np.array([int(str(imagehash.phash(copy)), 16) for copy in copies], np.uint64), digest
+    return tuple(int(str(imagehash.phash(copy)), 16) for copy in copies), digest
 
 
-def hash_pictures(paths: Sequence[str | Path]) -> list[NDArray[np.uint64] | PictureError]:
+def hash_pictures(paths: Sequence[str | Path]) -> list[tuple[int, ...] | PictureError]:
     """Finds the perceptual hashes of each picture, as :func:`hash_picture` does, or why it cannot be read.
 
     Args:
@@ -62,7 +62,7 @@ def hash_pictures(paths: Sequence[str | Path]) -> list[NDArray[np.uint64] | Pict
     return [result if isinstance(result, PictureError) else result[0] for result in results]
 
 
-def picture_hashes(results: Sequence[NDArray[np.uint64] | PictureError]) -> NDArray[np.uint64]:
+def picture_hashes(results: Sequence[tuple[int, ...] | PictureError]) -> NDArray[np.uint64]:
     """Takes the hashes of pictures, all of which must be readable.
 
     Args:
