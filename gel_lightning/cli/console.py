@@ -18,6 +18,7 @@ from gel_lightning.inference.predict import Summary
 from gel_lightning.training.classifier import GelClassifier, made_up
 from gel_lightning.training.results import hyperparameters
 
+MOST_UNREAD = 20
 STAGE_NAMES = {"val": "validation", "test": "test"}
 
 
@@ -75,7 +76,7 @@ def print_demonstration(made_up: Sequence[str], what: str) -> None:
 
 
 def print_notes(data: GelDataModule) -> None:
-    """Prints what files were left out of the folders of pictures."""
+    """Prints what files were left out, and what else is odd about the folders of pictures."""
     for note in data.notes:
         print_line(note)
 
@@ -143,6 +144,14 @@ def print_predictions(summary: Summary) -> None:
         print_line(f"cannot be read: {path}: {reason}")
     if (more := summary.unreadable - len(summary.reasons)) > 0:
         print_line(f"cannot be read: {more} more, with their reasons in the file of predictions")
+
+
+def print_unread(errors: Sequence[tuple[str, str]]) -> None:
+    """Prints why pictures could not be read: of each of the first :data:`MOST_UNREAD` its path and the reason."""
+    for path, reason in errors[:MOST_UNREAD]:
+        print_line(f"{path}: {reason}")
+    if len(errors) > MOST_UNREAD:
+        print_line(f"... and {len(errors) - MOST_UNREAD} more, with their reasons in the file")
 
 
 def print_stores(root: Path, stores: Sequence[Contents]) -> None:

@@ -28,11 +28,12 @@ from gel_lightning.data.folders import (
     LabelledPictures,
     class_folders,
     find_pictures,
-    left_out_notes,
+    folder_notes,
     read_class_folders,
 )
 from gel_lightning.data.originals import download_originals
 from gel_lightning.data.splits import (
+    HASHES,
     hash_pictures,
     near_duplicate_groups,
     picture_hashes,
@@ -122,7 +123,7 @@ class GelDataModule(LightningDataModule):
         self.seed = seed
         self.parts: dict[str, LabelledPictures] = {}
         self.notes: list[str] = []
-        self._known: dict[Path, np.uint64] = {}
+        self._known: dict[Path, NDArray[np.uint64]] = {}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -177,11 +178,13 @@ class GelDataModule(LightningDataModule):
         if stage == "predict":
             if self.predict_dir is None:
                 raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
-            self.predict_paths = find_pictures(self.predict_dir)
-            self.notes = left_out_notes(self.predict_dir)
+            found = find_pictures(self.predict_dir)
+            self.predict_paths = found.paths
+            self.notes = folder_notes(self.predict_dir, found)
         elif stage == "test" and self.test_dir is not None and not self.parts:
             model: Any = self.trainer.lightning_module if self.trainer else None
             test = read_class_folders(self.test_dir, getattr(model, "class_names", None), every_class=False)
+            self.notes = folder_notes(self.test_dir, test)
             self._hashes(test.paths)  # names all unreadable pictures at once
             self.parts = {"test": test}
         elif "train" not in self.parts:
@@ -301,7 +304,7 @@ class GelDataModule(LightningDataModule):
         return [[paths[i] for i in group] for group in repeated_groups(near_duplicate_groups(self._hashes(paths)))]
 
     def _hashes(self, paths: Sequence[Path]) -> NDArray[np.uint64]:
-        """The perceptual hash of each picture, read once, by one of the processes if they can keep it."""
+        """The perceptual hashes of pictures, [n, HASHES]; several processes that can keep them share the reading."""
         new = [path for path in paths if path not in self._known]
         trainer = self.trainer
         if new and self.cache and trainer and trainer.world_size > 1:
@@ -311,16 +314,18 @@ class GelDataModule(LightningDataModule):
                 trainer.strategy.barrier()
         hashes = picture_hashes(self.cache.hashes(new) if self.cache else hash_pictures(new))
         self._known.update(zip(new, hashes, strict=True))
-        return np.array([self._known[path] for path in paths], np.uint64)
+        return np.array([self._known[path] for path in paths], np.uint64).reshape(-1, HASHES)
 
     def _split(self) -> dict[str, LabelledPictures]:
         """Parts ``train``, ``val`` and ``test``, from one folder or two."""
-        pictures = read_class_folders(self.train_dir or self.root / "dataset")
+        train_dir = self.train_dir or self.root / "dataset"
+        pictures = read_class_folders(train_dir)
         default_test = self.root / "test_images"
         test_dir = self.test_dir
         if test_dir is None and self.train_dir is None and default_test.exists():
             test_dir = default_test
         test = read_class_folders(test_dir, pictures.class_names, every_class=False) if test_dir else None
+        self.notes = folder_notes(train_dir, pictures) + (folder_notes(test_dir, test) if test_dir and test else [])
         hashes = self._hashes([*pictures.paths, *(test.paths if test else [])])
         labels = np.array(pictures.labels)
         groups = near_duplicate_groups(hashes[: len(labels)])

@@ -444,10 +444,10 @@ def read_rows_of(text: str) -> list[dict[str, str]]:
 
 
 def classify(model: GelClassifier, path: Path) -> list[float]:
-    from gel_lightning.data.datasets import picture_transform, unit_values
+    from gel_lightning.data.datasets import picture_values
 
     with Image.open(path) as picture, torch.no_grad():
-        values = unit_values(picture_transform(32)(picture))
+        values = picture_values(picture, 32)
         probabilities: list[float] = model.predict_step(values.unsqueeze(0), 0)[0].tolist()
     return probabilities
 

@@ -454,14 +454,13 @@ def test_fingerprint_that_cannot_be_kept_is_found_each_time(
 @pytest.mark.real
 @pytest.mark.parametrize(("name", "file"), [("resnet18", "resnet18-standin.pth"), (SMALL, "mobilenet_v2-trunk.pth")])
 def test_real_weights_tell_pictures_apart(name: str, file: str, shared: Path) -> None:
-    from gel_lightning.data.datasets import picture_transform, unit_values
+    from gel_lightning.data.datasets import picture_values
     from gel_lightning.data.images import read_picture
 
     backbone = build_backbone(name, str(shared / "weights" / file))
     folder = shared / "gel" / "dataset"
     paths = [*sorted((folder / "gel").iterdir())[:8], *sorted((folder / "not_gel").iterdir())[:8]]
-    transform = picture_transform(128)
-    features = backbone(unit_values(torch.stack([transform(read_picture(path)) for path in paths])))
+    features = backbone(torch.stack([picture_values(read_picture(path), 128) for path in paths]))
     assert features.isfinite().all()
     directions = nn.functional.normalize(features - features.mean(dim=0))
     likeness = directions @ directions.T
