@@ -196,7 +196,7 @@ class CompareCLI(GelCLI):
             rows = read_rows(results)
             unfinished = len(rows) < len(self.models)
             if unfinished or all(row["error"] for row in rows):
-                rows.sort(key=lambda row: rank(float(row["val_accuracy"] or "nan"), float(row["val_loss"] or "nan")))
+                rows.sort(key=lambda row: rank(float(row["val_accuracy"] or 0), float(row["val_loss"] or "inf")))
                 print_comparison(rows, display_names(rows), chosen=False)
             else:
                 _report(self.folder, {str(path) for pictures in self.parts.values() for path in pictures.paths})
@@ -278,7 +278,8 @@ class CompareCLI(GelCLI):
 
     def _is_of_these(self, record: Record, base: Any) -> bool:
         """Whether a model was tested on the pictures, and in the folds, that it would be tested on now."""
-        whole = base.trainer.limit_test_batches in (None, 1.0)
+        limit = base.trainer.limit_test_batches  # 1 is one batch, 1.0 all of them
+        whole = limit is None or (isinstance(limit, float) and limit == 1)
         for seen, parts in zip([record.test, *record.folds], [self.parts, *self.folds.values()], strict=True):
             test, tested = parts["test"], len(seen.paths)
             if whole and tested != len(test.paths):
