@@ -63,7 +63,7 @@ from gel_lightning.comparison.summary import rank
 from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
-from gel_lightning.training.callbacks import TensorBoardPages
+from gel_lightning.training.callbacks import COMPARED, TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 from gel_lightning.training.runs import claim_folder
@@ -202,7 +202,7 @@ class CompareCLI(GelCLI):
             rows = read_rows(results)
             unfinished = len(rows) < len(self.models)
             if unfinished or all(row["error"] for row in rows):
-                rows.sort(key=lambda row: rank(float(row["val_accuracy"] or "nan"), float(row["val_loss"] or "nan")))
+                rows.sort(key=lambda row: rank(float(row["val_accuracy"] or 0), float(row["val_loss"] or "inf")))
                 print_comparison(rows, display_names(rows), chosen=False)
             else:
                 _report(self.folder, {str(path) for pictures in self.parts.values() for path in pictures.paths})
@@ -236,7 +236,7 @@ class CompareCLI(GelCLI):
     def _varying(self) -> list[str]:
         """The hyper-parameters by which models can differ here, and the learning rate."""
         several = len({model.accelerator for model in self.models}) > 1
-        return ["optimizer", "head", "backbone", "lr", *(["hardware"] if several else [])]
+        return [*COMPARED, *(["hardware"] if several else [])]
 
     def _fit(self, base: Any, model: Model) -> None:
         """Fits, validates and tests one model, as `gel-fit fit` does, on the pictures that all share.
@@ -284,7 +284,8 @@ class CompareCLI(GelCLI):
 
     def _is_of_these(self, record: Record, base: Any) -> bool:
         """Whether a model was tested on the pictures, and in the folds, that it would be tested on now."""
-        whole = base.trainer.limit_test_batches in (None, 1.0)
+        limit = base.trainer.limit_test_batches  # 1 is one batch, 1.0 all of them
+        whole = limit is None or (isinstance(limit, float) and limit == 1)
         for seen, parts in zip([record.test, *record.folds], [self.parts, *self.folds.values()], strict=True):
             test, tested = parts["test"], len(seen.paths)
             if whole and tested != len(test.paths):
