@@ -61,7 +61,7 @@ class LabelledPictures(NamedTuple):
         paths: the picture files, n of them.
         labels: the index into ``class_names`` of each.
         class_names: the names of the class folders.
-        left_out: number of files in the class folders that are no pictures, by their suffix in lower case; "" is none.
+        left_out: number of other files in and beside the class folders, by their suffix in lower case; "" is none.
         shared: names of folders that all class folders have in them, where they all hold pictures.
     """
 
@@ -96,7 +96,8 @@ def read_class_folders(folder: str | Path, class_names: Sequence[str] | None = N
     _, subfolders, files = next(os.walk(folder, onerror=_stop))
     found = sorted(name for name in subfolders if not _is_hidden(name))
     _check_classes(folder, found, class_names)
-    if loose := sorted(name for name in files if not _is_hidden(name) and is_picture(folder / name)):
+    beside = sorted(Path(folder, name) for name in files if not _is_hidden(name))
+    if loose := [path.name for path in beside if is_picture(path)]:
         raise GelError(f"{folder}: {_listed(loose)} beside the class folders: move each into the folder of its class")
 
     names = list(class_names or found)
@@ -105,7 +106,7 @@ def read_class_folders(folder: str | Path, class_names: Sequence[str] | None = N
         [path for pictures in classes for path in pictures.paths],
         [label for label, pictures in enumerate(classes) for _ in pictures.paths],
         names,
-        sum((Counter(pictures.left_out) for pictures in classes), Counter()),
+        sum((Counter(found.left_out) for found in classes), Counter(path.suffix.lower() for path in beside)),
         _shared_folders([folder / name for name in names], classes),
     )
 
