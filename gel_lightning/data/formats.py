@@ -144,7 +144,9 @@ def _opened(picture: Image.Image, content: bytes) -> Opened:
 
     def decode() -> Image.Image:
         grey = decode_deep() if decode_deep else grey_of_picture(picture)
-        return upright(grey, _orientation(picture))
+        grey = upright(grey, _orientation(picture))
+        picture.close()  # frees its pixels
+        return grey
 
     return Opened(PictureHeader(width, height, kind, file_format, pages), bytes_a_pixel * width * height, decode)
 

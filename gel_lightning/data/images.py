@@ -5,6 +5,7 @@ most 3 GiB. Files and pictures beyond the limits below are refused, by their siz
 anything is decoded; those above :data:`LARGE` are decoded one at a time.
 """
 
+import ctypes
 import hashlib
 import logging
 import re
@@ -177,7 +178,14 @@ def _opened(path: Path) -> Iterator[tuple[Opened, bytes]]:
             raise RefusedError(f"takes more than {MAX_BYTES >> 20} MiB decoded; save it smaller, or with 16 bits")
         if picture.size > LARGE:
             held.enter_context(_LARGE_LOCK)
+            held.callback(_return_memory)
         yield picture, content
+
+
+def _return_memory() -> None:
+    """Has the C library of Linux give back what is free: else it keeps the pixels of a picture for each thread."""
+    with suppress(AttributeError, OSError, TypeError):  # other systems have no such function, and no need of it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _file_size(path: Path) -> int:
