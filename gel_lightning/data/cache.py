@@ -114,12 +114,12 @@ def _digest(path: Path) -> bytes | PictureError:
     try:
         return picture_digest(path)
     except PictureError as error:
-        return error
+        return error.to_keep()
 
 
 def _thumbnail(path: Path) -> tuple[ArrayLike, bytes] | PictureError:
     try:
         picture, digest = read_with_digest(path)
     except PictureError as error:
-        return error
+        return error.to_keep()
     return np.asarray(picture.resize((THUMBNAIL, THUMBNAIL))), digest

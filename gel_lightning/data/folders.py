@@ -48,7 +48,7 @@ class LabelledPictures(NamedTuple):
         paths: the picture files, n of them.
         labels: the index into ``class_names`` of each.
         class_names: the names of the class folders.
-        left_out: number of files in the class folders that are no pictures, by their suffix in lower case; "" is none.
+        left_out: number of other files in and beside the class folders, by their suffix in lower case; "" is none.
         shared: names of folders that all class folders have in them, where they all hold pictures.
     """
 
@@ -83,7 +83,8 @@ def read_class_folders(
     folder = Path(folder)
     found, files = _listing(folder)
     _check_classes(folder, list(found), class_names, every_class)
-    if loose := sorted(name for name in files if not _is_hidden(name) and is_picture(folder / name)):
+    beside = sorted(folder / name for name in files if not _is_hidden(name))
+    if loose := [path.name for path in beside if is_picture(path)]:
         raise GelError(f"{folder}: {_listed(loose)} beside the class folders: move each into the folder of its class")
 
     names = list(class_names or found)
@@ -93,7 +94,7 @@ def read_class_folders(
         [path for pictures in classes.values() for path in pictures.paths],
         [label for label, pictures in classes.items() for _ in pictures.paths],
         names,
-        sum((Counter(pictures.left_out) for pictures in classes.values()), Counter()),
+        sum((Counter(pictures.left_out) for pictures in classes.values()), Counter(path.suffix.lower() for path in beside)),
         _shared_folders(list(folders.values()), list(classes.values())),
     )
 

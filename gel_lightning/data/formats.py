@@ -94,24 +94,25 @@ class Opened(NamedTuple):
     decode: Callable[[], Image.Image]
 
 
-def open_picture(content: bytes) -> Opened:
+def open_picture(file: io.BytesIO) -> Opened:
     """Reads the header of a picture; the format is found from the content.
 
     Args:
-        content: the bytes of the file.
+        file: the bytes of the file. To close it frees them, which tifffile's cyclic references would keep.
 
     Raises:
         RefusedError: the file is of a kind that is not read.
         Exception: the file is damaged; Pillow, tifffile and imagecodecs raise nearly anything.
     """
+    content = file.getvalue()
     if content.startswith(TIFF_STARTS):
         from gel_lightning.data.tiff import open_tiff  # loads tifffile
 
-        return open_tiff(content)
+        return open_tiff(file)
     if _is_heif(content):
         from pillow_heif import open_heif
 
-        heif = open_heif(io.BytesIO(content))
+        heif = open_heif(file)
         width, height = heif.size
         kind, page = _MODES.get(heif.mode, heif.mode), heif.primary_index + 1
         header = PictureHeader(width, height, kind, "HEIF", len(heif), page)
@@ -134,7 +135,8 @@ def _opened(picture: Image.Image, content: bytes) -> Opened:
     pages = getattr(picture, "n_frames", 1) if file_format in ("GIF", "WEBP", "AVIF") else 1
     decode_deep = _deep_decoder(picture, content)
     if decode_deep is not None:
-        kind, bytes_a_pixel = "16-bit colour", 8
+        channels = len(picture.getbands())
+        kind, bytes_a_pixel = f"16-bit {'grey' if channels == 2 else 'colour'}", 2 * channels
     elif picture.mode.startswith("I;16"):
         kind, bytes_a_pixel = "16-bit grey", 2
     else:
@@ -142,7 +144,9 @@ def _opened(picture: Image.Image, content: bytes) -> Opened:
 
     def decode() -> Image.Image:
         grey = decode_deep() if decode_deep else grey_of_picture(picture)
-        return upright(grey, _orientation(picture))
+        grey = upright(grey, _orientation(picture))
+        picture.close()  # frees its pixels
+        return grey
 
     return Opened(PictureHeader(width, height, kind, file_format, pages), bytes_a_pixel * width * height, decode)
 

@@ -5,6 +5,7 @@ most 3 GiB. Files and pictures beyond the limits below are refused, by their siz
 anything is decoded; those above :data:`LARGE` are decoded one at a time.
 """
 
+import ctypes
 import hashlib
 import logging
 import re
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -65,6 +67,11 @@ class PictureError(GelError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+    def to_keep(self) -> "PictureError":
+        """The error without its traceback, which would keep the file's content in memory."""
+        self.__cause__ = self.__context__ = self.__traceback__ = None
+        return self
 
 
 def read_picture(path: str | Path) -> Image.Image:
@@ -157,11 +164,11 @@ def starts_as_picture(path: Path) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Opened, bytes]]:
     """Yields a picture whose pixels are not yet decoded, with its file's content; all errors are PictureErrors."""
-    with _errors_named(path), _warnings_hidden(), ExitStack() as locks:
+    with _errors_named(path), _warnings_hidden(), ExitStack() as held:
         if _file_size(path) > LARGE:
-            locks.enter_context(_LARGE_LOCK)
+            held.enter_context(_LARGE_LOCK)
         content = path.read_bytes()
-        picture = open_picture(content)
+        picture = open_picture(held.enter_context(BytesIO(content)))
         width, height = picture.header[:2]
         if width * height > MAX_PIXELS:
             raise Image.DecompressionBombError
@@ -170,8 +177,15 @@ def _opened(path: Path) -> Iterator[tuple[Opened, bytes]]:
         if picture.size > MAX_BYTES:
             raise RefusedError(f"takes more than {MAX_BYTES >> 20} MiB decoded; save it smaller, or with 16 bits")
         if picture.size > LARGE:
-            locks.enter_context(_LARGE_LOCK)
+            held.enter_context(_LARGE_LOCK)
+            held.callback(_return_memory)
         yield picture, content
+
+
+def _return_memory() -> None:
+    """Has the C library of Linux give back what is free: else it keeps the pixels of a picture for each thread."""
+    with suppress(AttributeError, OSError, TypeError):  # other systems have no such function, and no need of it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _file_size(path: Path) -> int:

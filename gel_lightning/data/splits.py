@@ -42,7 +42,7 @@ def hash_picture(path: str | Path) -> tuple[tuple[int, ...], bytes] | PictureErr
     try:
         picture, digest = read_with_digest(path)
     except PictureError as error:
-        return error
+        return error.to_keep()
     small = picture.resize((32, 32), Image.Resampling.LANCZOS)  # as phash does; it leaves this size as it is
     turned = [small, *(small.transpose(transpose) for transpose in Image.Transpose)]
     copies = [*turned, *map(ImageOps.invert, turned)]

@@ -43,17 +43,17 @@ _GDAL_NODATA, _ORIENTATION = 42113, 274
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def open_tiff(content: bytes) -> Opened:
+def open_tiff(file: io.BytesIO) -> Opened:
     """Reads the header of a TIFF's first page that is neither a thumbnail nor a mask.
 
     Args:
-        content: the bytes of the file.
+        file: the bytes of the file.
 
     Raises:
         RefusedError: its kind is not read.
         Exception: the file is damaged.
     """
-    tiff = TiffFile(io.BytesIO(content))
+    content, tiff = file.getvalue(), TiffFile(file)
     page = tiff.pages.first
     for other in tiff.pages:
         if isinstance(other, TiffPage) and not other.subfiletype & _REDUCED_OR_MASK:
@@ -116,7 +116,7 @@ def _check_parts(page: TiffPage, content: bytes) -> None:
     if len(offsets) < prod(page.chunked) or len(counts) < prod(page.chunked) or not all(offsets) or not all(counts):
         raise ValueError("parts of the pixels are missing")
     part = prod(page.chunks)
-    if part * (page.bitspersample + 7) // 8 > MAX_BYTES:
+    if part * ((page.bitspersample + 7) // 8) > MAX_BYTES:
         raise RefusedError("has parts that do not fit into memory; save it as PNG")
     if page.compression == COMPRESSION.NONE:
         row = -(-page.imagewidth * page.samplesperpixel * page.bitspersample // 8)

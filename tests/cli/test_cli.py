@@ -452,6 +452,22 @@ def classify(model: GelClassifier, path: Path) -> list[float]:
     return probabilities
 
 
+def test_predict_says_what_it_cannot_read_and_what_it_leaves_out(tmp_path: Path, run_dir: Path, test_dir: Path) -> None:
+    folder = tmp_path / "-pictures"
+    folder.mkdir()
+    shutil.copy(test_dir / "gel/gel_0.png", folder / "good.png")
+    (folder / "photo.psd").write_bytes(b"8BPS" + bytes(30))
+    (folder / "notes.txt").touch()
+    options = ("--ckpt_path", run_dir / "checkpoints/last.ckpt", "--data.num_workers", "0")
+    ran = gel_fit("predict", *options, "--data.predict_dir=-pictures", cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    assert "-pictures/photo.psd: is a Photoshop document, not a picture that can be read" in ran.out
+    assert "-pictures: 1 file left out, not taken for pictures: 1 .txt" in ran.out
+    rows = read_rows_of((tmp_path / "predictions.csv").read_text())
+    assert [row["path"] for row in rows] == ["./-pictures/good.png", "./-pictures/photo.psd"]
+    assert rows[1]["error"].startswith("is a Photoshop document")
+
+
 def test_predict_takes_a_single_picture_and_another_file(tmp_path: Path, run_dir: Path, test_dir: Path) -> None:
     picture = test_dir / "gel/gel_0.png"
     options = ("--ckpt_path", run_dir / "checkpoints/last.ckpt", "--data.num_workers", "0")

@@ -53,9 +53,9 @@ class TestReadClassFolders:
         found = read_class_folders(folder)
         assert [path.name for path in found.paths] == ["a.png", "b.png"]
         assert found.class_names == ["gel", "not_gel"]
-        assert found.left_out == {".txt": 1, "": 1}
+        assert found.left_out == {".txt": 2, "": 1}
         assert folder_notes("data", found) == [
-            "data: 2 files left out, not taken for pictures: 1 without a suffix, 1 .txt"
+            "data: 3 files left out, not taken for pictures: 2 .txt, 1 without a suffix"
         ]
 
     def test_files_without_a_suffix_are_looked_into(self, make):
