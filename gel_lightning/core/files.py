@@ -69,41 +69,40 @@ def regular_file(path: str | Path, option: str | None = None) -> Path:
         The path.
 
     Raises:
-        GelError: it is a folder, a device, a pipe or a socket, or its name is too long.
+        GelError: it is a folder, a device, a pipe or a socket.
+        OSError: no file can have this name.
     """
     path = Path(path)
-    what_to_do = f"name another file with {option}" if option else "name another file"
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return path  # what is wrong with its folder shows when the file is opened
-    except OSError as error:
-        raise GelError(f"{path}: no file can be there ({error.strerror}); {what_to_do}") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
-        raise GelError(f"{path}: is {kind}, not a file; {what_to_do}")
+        raise GelError(f"{path}: is {kind}, not a file; name another{f' with {option}' if option else ''}")
     return path
 
 
 def plain_path(path: str | Path, option: str) -> Path:
-    """Makes a path absolute, and refuses one that Lightning would not take as a path.
+    """Makes the path of a run absolute, and refuses one that Lightning or TensorBoard would not take as a path.
 
     Lightning and TensorBoard open files through fsspec, to which ``scheme://...`` is a URL and ``a::b`` a chain of
-    file systems: of ``/home/me/data::v2`` it would write to ``/home/me/data``.
+    file systems: of ``/home/me/data::v2`` it would write to ``/home/me/data``. TensorBoard fails where a name is not
+    UTF-8.
 
     Args:
         path: of a file or folder.
         option: that names it.
 
     Raises:
-        GelError: fsspec takes it as a URL.
+        GelError: fsspec takes it as a URL, or it is not UTF-8.
     """
-    absolute = Path(path).expanduser().absolute()
-    if split_protocol(str(path))[0] is not None or "::" in str(absolute):
-        raise GelError(
-            f"{path if '::' in str(path) else absolute}: Lightning would take this as a URL; "
-            f"name a local path without '://' and '::' ({option})"
-        )
+    absolute = Path(path).absolute()
+    for text in (str(path), str(absolute)):
+        if split_protocol(text)[0] is not None or "::" in text:
+            raise GelError(f"{text}: Lightning would take this as a URL; name a local path without '::' ({option})")
+        if text != text.encode("utf-8", "replace").decode():
+            raise GelError(f"{text}: TensorBoard cannot write where a name is not UTF-8; name another path ({option})")
     return absolute
 
 

@@ -1,6 +1,6 @@
 """Files of records, each with a checksum: NumPy's ``.npy``, which cannot hold code."""
 
-import errno
+import io
 import os
 import stat
 import weakref
@@ -8,13 +8,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import OUT_OF_FILES, GelError
 from gel_lightning.core.files import replacing
 
 CHUNK_BYTES = 2**20
@@ -38,7 +38,7 @@ class RecordFile:
         dtype: of the records.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, dtype: np.dtype[Any]) -> None:
+    def __init__(self, path: Path, file: io.FileIO, dtype: np.dtype[Any]) -> None:
         self.path, self._file, self.dtype = path, file, dtype
         self._start = file.tell()
         self._size = os.fstat(file.fileno()).st_size
@@ -56,7 +56,8 @@ class RecordFile:
         """
         records = np.empty(min(max(1, CHUNK_BYTES // self.dtype.itemsize), self.count), self.dtype)
         for first in range(0, self.count, len(records) or 1):
-            read = os.preadv(self._file.fileno(), [records.view(np.uint8)], self._start + first * self.dtype.itemsize)
+            self._file.seek(self._start + first * self.dtype.itemsize)
+            read = self._file.readinto(records.view(np.uint8).data)
             yield first, records[: read // self.dtype.itemsize]
 
     def kept(self) -> "KeptRecords":
@@ -121,7 +122,7 @@ def opened_records(path: Path, dtype: np.dtype[Any] | None = None) -> Iterator[R
             raise FileNotFoundError
         file = path.open("rb", buffering=0)
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if error.errno in OUT_OF_FILES:
             raise
         yield None
         return
@@ -163,7 +164,7 @@ def _write_header(file: IO[bytes], dtype: np.dtype[Any], count: int) -> None:
     np.lib.format.write_array_header_2_0(file, described)
 
 
-def _header(file: BinaryIO) -> np.dtype[Any] | None:
+def _header(file: IO[bytes]) -> np.dtype[Any] | None:
     """Reads a header; None if it is damaged, or not one of :func:`write_records`."""
     try:
         if np.lib.format.read_magic(file) != (2, 0):

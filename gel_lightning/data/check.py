@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
+from gel_lightning.core.text import printable
 from gel_lightning.data.folders import is_picture, read_class_folders, visible_files
 from gel_lightning.data.images import PictureError, PictureHeader, describe_picture
 from gel_lightning.data.splits import hash_pictures, near_duplicate_groups, repeated_groups
@@ -70,13 +71,13 @@ def _read(path: Path, class_names: Sequence[str] | None = None) -> _Folder:
         if isinstance(result, PictureError):
             errors.append(result)
         else:
-            name = _printable(picture.relative_to(path))
+            name = printable(picture.relative_to(path))
             pictures.append(_Picture(name, label, describe_picture(picture), result))
-    return _Folder(path, [_printable(name) for name in names], pictures, errors)
+    return _Folder(path, [printable(name) for name in names], pictures, errors)
 
 
 def _print_contents(console: Console, folder: _Folder) -> None:
-    console.out(f"{_printable(folder.path)}: {_number(folder.pictures, 'readable picture')}\n")
+    console.out(f"{printable(folder.path)}: {_number(folder.pictures, 'readable picture')}\n")
     sizes = Table("class", "pictures", "width", "height", box=None)
     for label, name in enumerate(folder.class_names):
         headers = [picture.header for picture in folder.pictures if picture.label == label]
@@ -95,7 +96,7 @@ def _print_contents(console: Console, folder: _Folder) -> None:
     others = Counter(file.suffix.lower() for file in visible_files(folder.path) if not is_picture(file))
     if others:
         suffixes = ", ".join(f"{count} {suffix or 'with none'}" for suffix, count in others.most_common())
-        console.out(f"Files left out for their suffix: {_printable(suffixes)}.\n")
+        console.out(f"Files left out for their suffix: {printable(suffixes)}.\n")
 
 
 def _print_unreadable(console: Console, folder: _Folder) -> None:
@@ -104,13 +105,13 @@ def _print_unreadable(console: Console, folder: _Folder) -> None:
         return
     console.out(f"{_number(folder.errors, 'unreadable picture')}, to remove or replace:")
     for error in folder.errors:
-        console.out(f"  {_printable(error)}")
+        console.out(f"  {printable(error)}")
     console.out("")
 
 
 def _print_near_identical(console: Console, folder: _Folder) -> None:
     groups = [[[folder.pictures[index] for index in group]] for group in _near_identical(folder.pictures)]
-    _print_groups(console, f"near-identical pictures in {_printable(folder.path)}", ["pictures"], groups)
+    _print_groups(console, f"near-identical pictures in {printable(folder.path)}", ["pictures"], groups)
 
 
 def _print_shared(console: Console, train: _Folder, test: _Folder) -> None:
@@ -125,7 +126,7 @@ def _print_shared(console: Console, train: _Folder, test: _Folder) -> None:
     ]
     if groups:
         console.out("A test picture that was trained on proves nothing; to remove from one of the two:")
-    what = f"near-identical pictures across {_printable(train.path)} and {_printable(test.path)}"
+    what = f"near-identical pictures across {printable(train.path)} and {printable(test.path)}"
     _print_groups(console, what, ["training", "test"], groups)
 
 
@@ -167,8 +168,3 @@ def _range(values: list[int]) -> str:
 
 def _number(things: Sequence[object], name: str) -> str:
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
-
-
-def _printable(text: object) -> str:
-    """Escapes what would break a line, move the cursor, or not be text at all in a file's name."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))

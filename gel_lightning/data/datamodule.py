@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, check_range
 from gel_lightning.core.store import default_cache_dir
 from gel_lightning.core.xla import PaddedBatches, on_xla
 from gel_lightning.data.cache import PictureCache
@@ -35,8 +35,19 @@ from gel_lightning.data.splits import (
 )
 from gel_lightning.features.extraction import find_features
 
+Number = TypeVar("Number", int, float)
+
 DATA_ROOT = Path("data/gel_electrophoresis")
 DRAWN_ROOT = Path("data/drawn")
+MOST = {
+    "batch_size": 1_000_000,
+    "image_size": 4096,
+    "num_workers": 1024,
+    "views": 1000,
+    "val_fraction": 1,
+    "test_fraction": 1,
+}
+"""The largest values of settings: beyond them memory or time would run out before anything is trained."""
 SPLIT = ("seed", "val_fraction", "test_fraction")  # what the parts depend on, besides the pictures
 
 
@@ -92,14 +103,14 @@ class GelDataModule(LightningDataModule):
         self.predict_dir = _path(predict_dir)
         self.root = DRAWN_ROOT if drawn else DATA_ROOT
         self.drawn = drawn
-        self.batch_size = _at_least(1, "batch_size", batch_size)
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.image_size = _at_least(1, "image_size", image_size)
+        self.batch_size = _in_range("batch_size", batch_size, 1)
+        self.val_fraction = _in_range("val_fraction", val_fraction, 0)
+        self.test_fraction = _in_range("test_fraction", test_fraction, 0)
+        self.image_size = _in_range("image_size", image_size, 1)
         workers = min(4, suggested_max_num_workers(1)) if num_workers is None else num_workers
-        self.num_workers = _at_least(0, "num_workers", workers)
+        self.num_workers = _in_range("num_workers", workers, 0)
         self.cache = PictureCache(_path(cache_dir) or default_cache_dir()) if cache_features else None
-        self.views = _at_least(1, "views", views)
+        self.views = _in_range("views", views, 1)
         self.augmentation = augmentation
         self.seed = seed
         self.parts: dict[str, LabelledPictures] = {}
@@ -314,7 +325,6 @@ def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value).expanduser()
 
 
-def _at_least(least: int, name: str, value: int) -> int:
-    if value < least:
-        raise GelError(f"{name} is {value}; give a whole number of at least {least} (--data.{name})")
+def _in_range(name: str, value: Number, least: int) -> Number:
+    check_range(f"--data.{name}", value, least, MOST[name])
     return value

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.core.text import printable
 from gel_lightning.data.images import IMAGE_SUFFIXES
 
 
@@ -16,7 +17,7 @@ class LabelledPictures(NamedTuple):
     Attributes:
         paths: the picture files, n of them.
         labels: the index into ``class_names`` of each.
-        class_names: the names of the class folders.
+        class_names: the names of the class folders, as :func:`~gel_lightning.core.text.printable` has them.
     """
 
     paths: list[Path]
@@ -44,13 +45,13 @@ def read_class_folders(folder: str | Path, class_names: Sequence[str] | None = N
     if not _is_folder(folder):
         raise GelError(f"{folder}: is a file, not a folder: name the folder that holds the class folders")
     _, subfolders, files = next(os.walk(folder, onerror=_stop))
-    found = sorted(name for name in subfolders if not _is_hidden(name))
-    _check_classes(folder, found, class_names)
+    found = {printable(name): name for name in sorted(subfolders) if not _is_hidden(name)}
+    _check_classes(folder, list(found), class_names)
     if loose := sorted(name for name in files if not _is_hidden(name) and is_picture(Path(name))):
         raise GelError(f"{folder}: {_listed(loose)} beside the class folders: move each into the folder of its class")
 
-    names = list(class_names or found)
-    pictures = [(path, label) for label, name in enumerate(names) for path in _class_pictures(folder / name)]
+    names = list(class_names or sorted(found))
+    pictures = [(path, label) for label, name in enumerate(names) for path in _class_pictures(folder / found[name])]
     return LabelledPictures([path for path, _ in pictures], [label for _, label in pictures], names)
 
 

@@ -17,7 +17,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import OUT_OF_FILES, GelError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Pillow's names of the formats that are read. Its others are left out: one runs Ghostscript."""
@@ -185,6 +185,8 @@ def _errors_named(path: Path) -> Iterator[None]:
     except GelError:
         raise
     except Exception as error:  # damaged bytes make Pillow raise nearly anything
+        if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
+            raise
         raise PictureError(path, _reason(error)) from error
 
 

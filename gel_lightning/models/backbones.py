@@ -26,6 +26,9 @@ LAST_LINEAR = {
 }
 """torchvision's name of each network, and where its last linear layer is. One entry adds a backbone."""
 
+MIN_SIZE = {"vgg16": 32}
+"""The smallest side of a picture in pixels, where it is not 1."""
+
 IMAGENET_VERSION = "IMAGENET1K_V1"  # the weights of the original study, for every network
 RANDOM_SEED = 0  # of the weights "none", so that a checkpoint can build the same random network again
 
@@ -141,6 +144,19 @@ def num_features(name: str) -> int:
         raise GelError(f"no backbone {name!r}; choose one of {', '.join(LAST_LINEAR)} (--model.backbone)")
     with torch.device("meta"):
         return _without_last_linear(name)[1]
+
+
+def check_image_size(name: str, image_size: int) -> None:
+    """Refuses pictures that are too small for a backbone, whose layers halve them several times.
+
+    Raises:
+        GelError: names the smallest size that the backbone takes.
+    """
+    least = MIN_SIZE.get(name, 1)
+    if image_size < least:
+        raise GelError(
+            f"pictures of {image_size} pixels are too small for {name}; give --data.image_size {least} or more"
+        )
 
 
 def known_fingerprint(name: str, weights: str) -> str | None:

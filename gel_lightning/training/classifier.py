@@ -1,9 +1,11 @@
 """GelClassifier: a frozen backbone, a head that is trained on its features, and their metrics."""
 
 import json
+import math
 import pkgutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -20,11 +22,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, one_line
+from gel_lightning.core.text import printable
 from gel_lightning.core.xla import run_gathered
 from gel_lightning.models import heads
 from gel_lightning.models.backbones import (
     build_backbone,
+    check_image_size,
     check_weights,
     known_fingerprint,
     num_features,
@@ -101,6 +105,7 @@ class GelClassifier(LightningModule):
         )
         # LightningCLI's way to rebuild a module makes objects that cannot be described again.
         self.hparams.pop("_instantiator", None)
+        self._try_settings()
         self.register_buffer("loss_weights", None, persistent=False)
         self.class_names: tuple[str, ...] = ()
         self.logs_metrics = True
@@ -156,7 +161,7 @@ class GelClassifier(LightningModule):
         names = getattr(data, "class_names", None)
         if not self.class_names:
             self._name_classes(names or DEFAULT_CLASSES)
-        elif names and tuple(names) != self.class_names:
+        elif names and tuple(map(printable, names)) != self.class_names:
             raise GelError(
                 f"the pictures' classes are {', '.join(names)}, the model's {', '.join(self.class_names)}; "
                 "rename the class folders or take a model of these classes"
@@ -167,6 +172,8 @@ class GelClassifier(LightningModule):
             warnings.filterwarnings("ignore", message=message, category=PossibleUserWarning)
         # Lightning's own use of torch, which it will have to mend.
         warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
+        if isinstance(size := getattr(data, "image_size", None), int):
+            check_image_size(self.backbone_name, size)
         if stage == "fit" and self.class_weights is not None:
             self.loss_weights = self._loss_weights(getattr(data, "train_class_counts", None))
 
@@ -222,17 +229,36 @@ class GelClassifier(LightningModule):
         """Logs the test metrics."""
         self._end_epoch("test")
 
+    def _try_settings(self) -> None:
+        """Finds out before any picture is read whether head, optimizer and scheduler accept their arguments.
+
+        Raises:
+            GelError: one of them does not.
+        """
+        parameter = nn.Parameter(torch.zeros(1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a scheduler's step without one of the optimizer
+            with torch.device("meta"), settings_refused("--model.head"):
+                self.make_head(self.num_features, 2)
+            with settings_refused("--model.optimizer"):
+                optimizer = self.make_optimizer([parameter])
+            with settings_refused("--model.lr_scheduler"):
+                scheduler = self.make_lr_scheduler(optimizer) if self.make_lr_scheduler else None
+                if isinstance(scheduler, ReduceLROnPlateau):
+                    scheduler.step(0.0)
+                elif scheduler is not None:
+                    scheduler.step()
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Gives the optimizer the head's parameters, and no others.
 
         Raises:
             GelError: the optimizer or the scheduler refuses its settings.
         """
-        try:
+        with settings_refused("--model.optimizer"):
             optimizer = self.make_optimizer(self.head.parameters())
+        with settings_refused("--model.lr_scheduler"):
             scheduler = self.make_lr_scheduler(optimizer) if self.make_lr_scheduler else None
-        except (TypeError, ValueError) as error:
-            raise GelError(f"{error}; change --model.optimizer or --model.lr_scheduler") from error
         if scheduler is None:
             return optimizer
         if isinstance(scheduler, ReduceLROnPlateau):
@@ -269,10 +295,10 @@ class GelClassifier(LightningModule):
 
     def _name_classes(self, names: Sequence[str]) -> None:
         """Makes what depends on the classes: the head and the metrics."""
-        self.class_names = tuple(names)
-        self.hparams["class_names"] = list(names)
+        self.class_names = tuple(map(printable, names))
+        self.hparams["class_names"] = list(self.class_names)
         self.head = self.make_head(self.num_features, len(names))
-        metrics = make_metrics(names)
+        metrics = make_metrics(self.class_names)
         self._metrics = {stage: metrics.clone(prefix=f"{stage}/") for stage in STAGES}
 
     def _loss_weights(self, train_class_counts: Sequence[int] | None) -> Tensor:
@@ -284,12 +310,13 @@ class GelClassifier(LightningModule):
                 )
             counts = torch.tensor(train_class_counts, dtype=torch.float32)
             return counts.sum() / (len(counts) * counts)
-        if isinstance(self.class_weights, str) or len(self.class_weights or []) != len(self.class_names):
+        weights = [] if isinstance(self.class_weights, str) else self.class_weights or []
+        if len(weights) != len(self.class_names) or not all(0 <= weight < math.inf for weight in weights):
             raise GelError(
-                f"class_weights is {self.class_weights!r}; give 'balanced' or one number for each of "
+                f"class_weights is {self.class_weights!r}; give 'balanced' or one number of at least 0 for each of "
                 f"{', '.join(self.class_names)} (--model.class_weights)"
             )
-        return torch.tensor(self.class_weights, dtype=torch.float32)
+        return torch.tensor(weights, dtype=torch.float32)
 
     def _step(self, batch: Sequence[Any], batch_idx: int, stage: str) -> dict[str, Tensor]:
         pictures, labels = batch[0], batch[1]
@@ -336,6 +363,15 @@ class GelClassifier(LightningModule):
             f"the {stage} loss is no longer a number in epoch {self.current_epoch}; {kept}; "
             "lower the learning rate (--model.optimizer.lr)"
         )
+
+
+@contextmanager
+def settings_refused(option: str) -> Iterator[None]:
+    """Turns what a class raises about its arguments into an error that names the option."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise GelError(f"{option}: its arguments are refused ({one_line(error)}); change them") from error
 
 
 def gathered(module: LightningModule, columns: Sequence[Tensor]) -> list[Tensor]:

@@ -326,7 +326,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @contextmanager
@@ -471,7 +471,7 @@ def test_what_is_no_file_is_left_alone(name: str, kind: str, tmp_path: Path) -> 
     assert_holds(make(tmp_path), numbers(3))
     assert list_stores(tmp_path)[0].rows == 3
     assert clear_stores(tmp_path) > 0
-    assert os.listdir(store.folder) == [name]
+    assert [path.name for path in store.folder.iterdir()] == [name]
     if name != "key.json" or kind == "dangling link":
         fill(make(tmp_path), numbers(3))
         assert_holds(make(tmp_path), numbers(3))

@@ -566,3 +566,22 @@ def test_checkpoint_brings_back_size_and_split(unbalanced: Path, tmp_path: Path)
     assert names(fresh) == names(data)
     fresh.trainer = None  # else these are vectors
     assert next(iter(fresh.test_dataloader()))[0].shape[-1] == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("batch_size", [0, 10**7]),
+        ("image_size", [0, -1, 100_000]),
+        ("num_workers", [-1, 10**20]),
+        ("views", [0, 10**9]),
+        ("val_fraction", [-0.1, 1.5, float("nan")]),
+        ("test_fraction", [-0.1, 1.5, float("nan")]),
+    ],
+)
+def test_a_number_out_of_range_is_an_error_that_names_the_option(name: str, values: list[Any]) -> None:
+    for value in values:
+        options: dict[str, Any] = {name: value}
+        assert f"--data.{name} is {value}; give a number from" in refused(
+            lambda options=options: GelDataModule(**options)
+        )

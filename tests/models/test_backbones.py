@@ -18,8 +18,10 @@ from gel_lightning.core.errors import GelError
 from gel_lightning.models.backbones import (
     IMAGENET_VERSION,
     LAST_LINEAR,
+    MIN_SIZE,
     Backbone,
     build_backbone,
+    check_image_size,
     fingerprint,
     known_fingerprint,
 )
@@ -465,3 +467,17 @@ def test_real_weights_tell_pictures_apart(name: str, file: str, shared: Path) ->
     likeness = directions @ directions.T
     within = (likeness[:8, :8].sum() - 8 + likeness[8:, 8:].sum() - 8) / (2 * 8 * 7)
     assert within > likeness[:8, 8:].mean() + 0.1
+
+
+@pytest.mark.parametrize("name", LAST_LINEAR)
+def test_the_smallest_picture_that_a_backbone_takes(name: str) -> None:
+    least = MIN_SIZE.get(name, 1)
+    with torch.device("meta"):
+        network = get_model(name, weights=None).eval()
+        network(torch.empty(1, 3, least, least))
+        if least > 1:
+            with pytest.raises(RuntimeError):
+                network(torch.empty(1, 3, least - 1, least - 1))
+    check_image_size(name, least)
+    with pytest.raises(GelError, match=f"--data.image_size {least} or more"):
+        check_image_size(name, least - 1)
