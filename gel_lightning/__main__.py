@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -15,6 +16,11 @@ def run() -> NoReturn:
     Python would take more than a second to free, object by object, what the system takes back at once. What is
     registered to run at the end does run.
     """
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # on which the imports would fail
+        print("gel-fit: error: the working folder was removed; change to one that exists", file=sys.stderr)
+        sys.exit(1)
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C within the seconds of the import would be a traceback

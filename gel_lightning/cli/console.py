@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gel_lightning.core.store import Contents
+from gel_lightning.core.text import printable
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.training.classifier import GelClassifier
@@ -65,8 +66,16 @@ def print_data(data: GelDataModule, weights: str) -> None:
 
 
 def print_line(text: str) -> None:
-    """Prints a line as it is: unbroken, and with no markup read into it."""
-    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(text)
+    """Prints a line unbroken, with no markup read into it; what would control the terminal is escaped."""
+    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(printable(text))
+
+
+class SafeTable(Table):
+    """A table whose cells are escaped as :func:`~gel_lightning.core.text.printable` does."""
+
+    def add_row(self, *cells: object, **options: Any) -> None:
+        """Adds a row of cells with any text."""
+        super().add_row(*map(printable, cells), **options)
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier) -> None:
@@ -76,7 +85,7 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
         metrics: of each stage, ``val`` or ``test``, values by name, such as ``test/accuracy``.
         model: the classifier that was measured.
     """
-    table = Table(title=None)
+    table = SafeTable()
     table.add_column("metric")
     rows: dict[str, list[str]] = {}
     for stage, values in metrics.items():
@@ -94,20 +103,20 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
 
 def print_counts(counts: Mapping[str, int]) -> None:
     """Prints how many pictures were taken for each class, and how many could not be read."""
-    table = Table("predicted", "pictures")
+    table = SafeTable("predicted", "pictures")
     table.columns[1].justify = "right"
     for name, number in counts.items():
-        if name != "error":
+        if name:
             table.add_row(name, str(number))
-    if counts["error"]:
-        table.add_row("cannot be read", str(counts["error"]))
+    if counts[""]:
+        table.add_row("cannot be read", str(counts[""]))
     Console(markup=False).print(table)
 
 
 def print_stores(root: Path, stores: Sequence[Contents]) -> None:
     """Prints what is kept of pictures in a folder, a row for each kind of it."""
     print_line(f"kept in {root}: {sum(store.size for store in stores) / 1e6:.1f} MB")
-    table = Table("what", "backbone", "weights", "px", "view", "device", box=None)
+    table = SafeTable("what", "backbone", "weights", "px", "view", "device", box=None)
     table.add_column("pictures", justify="right")
     table.add_column("MB", justify="right")
     for store in stores:
@@ -137,7 +146,7 @@ def print_comparison(
 
     tested = [row for row in rows if not row["error"]]
     tested.sort(key=lambda row: (accuracy(row), not cross_validated and float(row["roc_auc"])), reverse=True)
-    table = Table("", "model", box=None)
+    table = SafeTable("", "model", box=None)
     for column in ("cross-validated" if cross_validated else "ROC AUC", "test", "training"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in tested:

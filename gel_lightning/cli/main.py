@@ -1,6 +1,5 @@
 """The command `gel-fit`: LightningCLI, and the commands about data."""
 
-import errno
 import logging
 import pickle
 import re
@@ -9,13 +8,11 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -23,6 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from gel_lightning import __version__
 from gel_lightning.cli.console import Announcement, print_counts, print_line, print_metrics, print_stores
+from gel_lightning.cli.limits import IntervalCheck, check_trainer
 from gel_lightning.core.distributed import (
     AlreadySaidError,
     LostProcesses,
@@ -31,7 +29,8 @@ from gel_lightning.core.distributed import (
     print_error,
     run_in_processes,
 )
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import UNWRITABLE, GelError, explained, one_line
+from gel_lightning.core.files import plain_path
 from gel_lightning.core.progress import RunProgress
 from gel_lightning.core.store import clear_stores, default_cache_dir, list_stores
 from gel_lightning.core.xla import ask_no_cloud, tpu_accelerator
@@ -46,6 +45,7 @@ from gel_lightning.training.callbacks import (
 )
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
 from gel_lightning.training.results import HARDWARE, ResultsFile, class_name, short_names
+from gel_lightning.training.runs import claim_folder, resumed_folder
 
 DESCRIPTION = """Is this picture a gel electrophoresis image? `fit` trains a head on the features of a frozen
 network, and validates and tests it; `validate`, `test` and `predict` use a checkpoint that fit has written. More
@@ -72,11 +72,6 @@ CLI_OPTIONS: dict[str, Any] = {
     "seed_everything_default": 42,
     "trainer_defaults": TRAINER_DEFAULTS,
 }
-# What the operating system says when a file cannot be written, and a person can do something about it.
-UNWRITABLE = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENOTDIR, errno.EEXIST),  # a file where a folder is to be
-)
 
 
 class Parser(LightningArgumentParser):
@@ -139,6 +134,7 @@ class GelCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         self.asked_weights = config.model.weights
         check_seed(config.seed_everything)
+        check_trainer(config.trainer)
         if config.ckpt_path is None:
             if self.config.subcommand != "fit":
                 raise GelError("no trained model; name a checkpoint that gel-fit fit has written with --ckpt_path")
@@ -159,6 +155,7 @@ class GelCLI(LightningCLI):
             config.model.weights = self.asked_weights
         if self.subcommand == "fit":
             config.name = config.name or _run_name(config)
+            check_paths(config)
             if config.trainer.logger is False:  # no folder of its own: config.yaml would go to the working folder
                 self.save_config_callback = None
         else:
@@ -179,8 +176,10 @@ class GelCLI(LightningCLI):
             config.trainer.accelerator = tpu_accelerator(self.accelerator_option)
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:
+        except (MisconfigurationException, ModuleNotFoundError, RuntimeError, TypeError, ValueError) as error:
             if accelerator in ("auto", "cpu"):
+                if isinstance(error, TypeError):  # of a number of devices
+                    raise GelError(f"{one_line(error).rstrip('.')}; give --trainer.devices 1") from error
                 raise
             raise GelError(
                 f"accelerator {accelerator!r} cannot be used here ({one_line(error)}); "
@@ -197,11 +196,11 @@ class GelCLI(LightningCLI):
         """Gives a fit a folder of its own, with its last checkpoint and a logger."""
         callbacks.append(LastCheckpoint(config.checkpoint.dirpath))
         if config.trainer.logger in (None, True) and not config.trainer.fast_dev_run:
-            folder, purge = _resumed(config), {}
+            folder, purge = resumed_folder(config.get("ckpt_path")), {}
             if folder is not None:  # what is trained again is drawn once
                 purge = {"purge_step": self.steps_done}
             else:
-                folder = self.claim_folder(config)
+                folder = self.run_folder(config)
                 callbacks.append(EmptyRunRemover(folder))
             save_dir, name = folder.parent.parent, folder.parent.name
             trainer.logger = TensorBoardLogger(save_dir, name, folder.name, default_hp_metric=False, **purge)
@@ -213,15 +212,20 @@ class GelCLI(LightningCLI):
             callbacks.append(RunProgress())
         if self.subcommand == "fit":
             self.config.fit.ckpt_path = None  # so that the config.yaml of a resumed run begins the same run anew
-            callbacks += [TensorBoardPages(), Announcement(), *training_callbacks(config.seed_everything)]
+            callbacks += [
+                IntervalCheck(),
+                TensorBoardPages(),
+                Announcement(),
+                *training_callbacks(config.seed_everything),
+            ]
         elif self.subcommand == "predict":
             self.predictions = PredictionsFile(config.predictions_file)
             callbacks.append(self.predictions)
         return callbacks
 
-    def claim_folder(self, config: Any) -> Path:
+    def run_folder(self, config: Any) -> Path:
         """Makes the folder of a run."""
-        return claimed(config, config.name)
+        return claim_folder(config.trainer.default_root_dir, config.name)
 
     def measure(self) -> dict[str, dict[str, Any]]:
         """Measures the best checkpoint on the validation and the test pictures."""
@@ -305,10 +309,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except (GelError, MisconfigurationException) as error:
         _complain(one_line(error))
         return 1
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except Exception as error:
+        text = explained(error)
+        if text is None:
             raise
-        _complain(f"{error.filename or 'a file'}: {error.strerror}; free some space or name another place")
+        _complain(text)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -382,6 +387,7 @@ def data_command(args: Sequence[str]) -> int:
         else:
             print_stores(root, list_stores(root))
         return 0
+    check_seed(config.draw.seed, "--seed")
     print_line(f"drawn pictures: {draw_data_set(config.draw.to, config.draw.seed)}")
     return 0
 
@@ -417,10 +423,17 @@ def listed(callbacks: Any) -> list[Callback]:
     return [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
 
 
-def check_seed(seed: int) -> None:
+def check_seed(seed: int, option: str = "--seed_everything") -> None:
     """Refuses a seed that not all generators take."""
     if not 0 <= seed < 2**32:
-        raise GelError(f"no seed {seed}; give one from 0 to {2**32 - 1} (--seed_everything)")
+        raise GelError(f"no seed {seed}; give one from 0 to {2**32 - 1} ({option})")
+
+
+def check_paths(config: Any) -> None:
+    """Refuses folders that Lightning would take as URLs, before anything is written."""
+    plain_path(config.trainer.default_root_dir or "", "--trainer.default_root_dir")
+    if config.checkpoint.dirpath is not None:
+        plain_path(config.checkpoint.dirpath, "--checkpoint.dirpath")
 
 
 def _run_name(config: Any) -> str:
@@ -431,31 +444,6 @@ def _run_name(config: Any) -> str:
     if config.trainer.accelerator in HARDWARE:
         parts.append(config.trainer.accelerator)
     return "_".join(parts)
-
-
-def _resumed(config: Any) -> Path | None:
-    """The folder of the run that is resumed, if the checkpoint is still where that run has put it."""
-    if config.get("ckpt_path") is None:
-        return None
-    folder = Path(config.ckpt_path).absolute().parent
-    return folder.parent if folder.name == "checkpoints" else None
-
-
-def claimed(config: Any, name: str) -> Path:
-    """Makes the next folder version_N. Making it is what claims it, so runs at once never share one."""
-    parent = Path(config.trainer.default_root_dir or "").absolute() / "lightning_logs" / name
-    parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.name[8:]) for path in parent.glob("version_*") if path.name[8:].isdecimal()]
-    for number in count(max(taken, default=-1) + 1):
-        folder = parent / f"version_{number}"
-        if getattr(rank_zero_only, "rank", 0) != 0:
-            return folder  # the first process of several makes the folder, and tells the others
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise AssertionError
 
 
 @contextmanager
@@ -482,10 +470,6 @@ def from_here(path: str | Path) -> Path:
     """A path as short as it can be said from the working folder."""
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _complain(text: str) -> None:

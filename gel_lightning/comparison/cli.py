@@ -19,14 +19,14 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from gel_lightning.cli.console import print_comparison, print_data, print_line, working
+from gel_lightning.cli.limits import check_trainer
 from gel_lightning.cli.main import (
     CLI_OPTIONS,
     GelCLI,
     Parser,
+    check_paths,
     check_seed,
-    claimed,
     from_here,
-    one_line,
     training_callbacks,
 )
 from gel_lightning.comparison.answer import answer
@@ -45,12 +45,13 @@ from gel_lightning.comparison.records import (
     write_predictions,
 )
 from gel_lightning.comparison.report import REPORT, make_report
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
 from gel_lightning.training.callbacks import TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
+from gel_lightning.training.runs import claim_folder
 
 DESCRIPTION = """Trains, validates and tests a grid of models on the same pictures, each as `gel-fit fit` would, and
 ranks them; with --folds by cross-validation, which tells what of it is chance. Leaves
@@ -114,6 +115,8 @@ class CompareCLI(GelCLI):
         """Parses the arguments."""
         LightningCLI.parse_arguments(self, parser, args)
         check_seed(self.config.seed_everything)
+        check_paths(self.config)
+        check_trainer(self.config.trainer)
 
     def before_instantiate_classes(self) -> None:
         """Settles the grid."""
@@ -147,7 +150,11 @@ class CompareCLI(GelCLI):
         if base.folds is not None:
             places = product(range(1, base.repeats + 1), range(1, base.folds + 1))
             self.folds = dict(zip(places, self.data.cross_validation(base.folds, base.repeats), strict=True))
-        self.folder = claimed(base, FOLDER) if base.resume is None else comparison_folder(base.resume)
+        self.folder = (
+            claim_folder(base.trainer.default_root_dir, FOLDER)
+            if base.resume is None
+            else comparison_folder(base.resume)
+        )
         results = self.folder / RESULTS
         self._write_about(base)
         done = {kind(row): row for row in read_rows(results) if self._is_done(row)}
@@ -189,7 +196,7 @@ class CompareCLI(GelCLI):
             reasons = "; ".join(f"{', '.join(alike)} ({reason})" for reason, alike in names.items())
             raise GelError(f"{len(failed)} of {len(models)} models failed: {reasons}")
 
-    def claim_folder(self, config: Any) -> Path:
+    def run_folder(self, config: Any) -> Path:
         """The folder of the run of this model."""
         return self.folder / self.name
 

@@ -5,10 +5,10 @@ import math
 import os
 import shutil
 import time
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
-from gel_lightning.core.files import replacing
+from gel_lightning.core.files import regular_file, replacing
+from gel_lightning.core.text import printable
 from gel_lightning.data.datasets import FeatureDataset
 from gel_lightning.training.classifier import GelClassifier, gathered
 from gel_lightning.training.figures import (
@@ -38,6 +39,10 @@ CURVES = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", 
 SAVE_SECONDS = 10.0  # a run that is killed loses no more than these, and an epoch
 THUMBNAIL = 48  # side in pixels of a picture in the projector
 MOST_PROJECTED = 1000  # pictures; TensorBoard's sprite holds 8192 x 8192 pixels
+
+
+TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+"""How a CSV file is opened: file names that are not UTF-8 are written with escapes."""
 
 
 def derived_seed(seed: int, *places: int) -> int:
@@ -294,7 +299,8 @@ class TensorBoardPages(Callback):
             paths = getattr(seen.dataset, "paths", None)
             for index, label in zip(indices, seen.labels.tolist(), strict=False):
                 name = paths[index].name if paths else str(index)
-                rows.append([pl_module.class_names[label], stage, name])
+                # A tab or a line end would shift all labels after it.
+                rows.append([printable(pl_module.class_names[label]), stage, printable(name)])
             pictures = _thumbnails(seen.dataset, indices)
             thumbnails.append(functional.interpolate(pictures, size=(THUMBNAIL, THUMBNAIL), mode="area"))
             features.append(seen.features[: len(indices)])
@@ -316,11 +322,14 @@ class PredictionsFile(Callback):
         path: the CSV file.
 
     Attributes:
-        counts: how many pictures were taken for each class, and how many could not be read.
+        counts: how many pictures were taken for each class, and under "" how many could not be read.
+
+    Raises:
+        GelError: the path is of a folder, a device or a pipe.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = regular_file(path, "--predictions_file")
         self.counts: dict[str, int] = {}
         self._open = ExitStack()
         self._parts: list[Path] = []
@@ -328,13 +337,19 @@ class PredictionsFile(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the file and writes the names of the columns."""
         assert isinstance(pl_module, GelClassifier)
-        self.counts = dict.fromkeys([*pl_module.class_names, "error"], 0)
+        self.counts = dict.fromkeys([*pl_module.class_names, ""], 0)
         probabilities = [f"probability_{name}" for name in pl_module.class_names]
         self._header = ["path", "predicted", "confidence", *probabilities, "error"]
         if trainer.world_size > 1:
             run = trainer.strategy.broadcast(os.getpid())  # runs at once share none
-            self._parts = [self.path.with_name(f".{self.path.name}.{run}.{i}") for i in range(trainer.world_size)]
-        self._begin(self._parts[trainer.global_rank] if self._parts else self.path)
+            parts = [
+                f".{self.path.name}.{run}-{i}.tmp" for i in range(trainer.world_size)
+            ]  # as replacing names its own
+            self._parts = [self.path.with_name(part) for part in parts]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._begin(self._parts[trainer.global_rank].open("w", **TEXT))
+        else:
+            self._begin(replacing(self.path, **TEXT))
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
@@ -362,12 +377,12 @@ class PredictionsFile(Callback):
         for part in self._parts:
             part.unlink(missing_ok=True)
 
-    def _begin(self, path: Path) -> None:
-        self._rows = csv.writer(self._open.enter_context(replacing(path, newline="")))
+    def _begin(self, file: AbstractContextManager[IO[str]]) -> None:
+        self._rows = csv.writer(self._open.enter_context(file))
         self._rows.writerow(self._header)
 
     def _write(self, row: list[Any]) -> None:
-        self.counts[row[1] or "error"] += 1
+        self.counts[row[1]] += 1
         self._rows.writerow(row)
 
     def _put_together(self) -> None:
@@ -377,7 +392,7 @@ class PredictionsFile(Callback):
             parts = [csv.reader(files.enter_context(part.open(newline="", encoding="utf-8"))) for part in self._parts]
             for part in parts:
                 next(part)  # the names of the columns
-            self._begin(self.path)
+            self._begin(replacing(self.path, **TEXT))
             for row in filter(None, chain.from_iterable(zip_longest(*parts))):
                 self._write(row)
         self._open.close()

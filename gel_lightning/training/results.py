@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.core.files import replacing
+from gel_lightning.core.files import regular_file, replacing
 from gel_lightning.core.xla import device_name
 from gel_lightning.training.classifier import GelClassifier
 
@@ -53,12 +53,16 @@ class ResultsFile(Timer):
     Args:
         path: the CSV file; runs at once may share it.
         seed: of the run.
+
+    Raises:
+        GelError: the path is of a folder, a device or a pipe.
     """
 
     def __init__(self, path: str | Path, seed: int | None = None) -> None:
         super().__init__()
-        self.path = Path(path)
+        self.path = regular_file(path, "--results_file")
         self.seed = seed
+        self._step: int | None = None  # with which the training begins
         self._fit: dict[str, Any] = {}
         self._val: dict[str, float] = {}
 
@@ -67,6 +71,11 @@ class ResultsFile(Timer):
         super().setup(trainer, pl_module, stage)
         if stage == "fit":  # in each process, so that none waits for one that has ended
             read_results(self.path)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remembers the step with which the training begins; in a run that was finished before it never does."""
+        super().on_train_start(trainer, pl_module)
+        self._step = trainer.global_step
 
     def on_fit_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Keeps what a later test no longer knows of the training."""
@@ -77,6 +86,7 @@ class ResultsFile(Timer):
             "train_pictures": _pictures(trainer.train_dataloader),
             "version": _version(trainer),
         }
+        self._trained = self._step is not None and trainer.global_step > self._step
         self._keep_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,10 +96,13 @@ class ResultsFile(Timer):
             self._keep_validation(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the row, if the model was trained in this process."""
+        """Adds the row, unless nothing was trained, or the run was finished before and has its row."""
         super().on_test_end(trainer, pl_module)
         measured = self._fit and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
         if not measured or not isinstance(pl_module, GelClassifier):
+            return
+        checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if not self._trained and has_result(self.path, self._fit["version"], checkpoint):
             return
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         model = hyperparameters(trainer, pl_module)
@@ -106,7 +119,7 @@ class ResultsFile(Timer):
                 "seed": self.seed,
                 "test_pictures": _pictures(trainer.test_dataloaders),
                 **self._val,
-                "checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", ""),
+                "checkpoint": checkpoint,
                 "device": device_name(trainer.strategy.root_device),
             },
         )
@@ -150,6 +163,12 @@ def add_result(path: Path, row: dict[str, Any]) -> None:
         text = read_results(path)
         with replacing(path, newline="") as file:
             file.write(text + _lines([row], header=not text))
+
+
+def has_result(path: Path, version: str, checkpoint: str) -> bool:
+    """Whether a results file has a row of the run with this folder and this best checkpoint."""
+    rows = csv.DictReader(io.StringIO(read_results(path), newline=""))
+    return any((row["version"], row["checkpoint"]) == (version, checkpoint) for row in rows)
 
 
 def rewrite_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
