@@ -16,20 +16,20 @@ def explicit_settings(parser: LightningArgumentParser, subcommand: str, args: Se
 
     Args:
         parser: of `gel-fit`, with its subcommands.
-        subcommand: among ``args``.
+        subcommand: among ``args``, or named by a config file.
         args: the command line, which it has parsed before.
 
     Returns:
         The settings of the subcommand that were given, as nested plain data.
     """
-    after = list(args).index(subcommand) + 1
+    given = [*args] if subcommand in args else [*args, subcommand]
     # data.seed is linked to the seed, so there must be one; a later one replaces it.
-    parsed = parser.parse_args([*args[:after], "--seed_everything=true", *args[after:]], defaults=False)
-    given: dict[str, Any] = parsed[subcommand].as_dict()
-    given.get("data", {}).pop("seed", None)
-    if given["seed_everything"] is True:
-        del given["seed_everything"]
-    return given
+    given.insert(given.index(subcommand) + 1, "--seed_everything=true")
+    parsed = parser.parse_args(given, defaults=False)
+    settings: dict[str, Any] = parsed[subcommand].as_dict()
+    if settings["seed_everything"] is True:
+        del settings["seed_everything"]
+    return settings
 
 
 def refuse_changes(given: Mapping[str, Any], checkpoint: Mapping[str, Any], path: str) -> None:

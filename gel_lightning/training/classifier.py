@@ -325,8 +325,8 @@ class GelClassifier(LightningModule):
         Raises:
             GelError: the file is absent, damaged, not ours or names classes that nobody here has named.
         """
-        copy, own = checked_copy(checkpoint_path, {key: kwargs[key] for key in DESCRIBED if key in kwargs})
-        kwargs = {**kwargs, **own, "weights_only": True}
+        copy, own = checked_copy(checkpoint_path, {key: kwargs.pop(key) for key in DESCRIBED if key in kwargs})
+        kwargs |= {**own, "weights_only": True}
         model = super().load_from_checkpoint(copy, map_location or "cpu", *args, **kwargs)
         assert isinstance(model, cls)
         return model

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gel_lightning.core.archives import all_finite
 from gel_lightning.core.errors import GelError
 from gel_lightning.training.checkpoints import DAMAGED, MAX_COUNT, check_fields, check_state, need, shown
+from gel_lightning.training.classes import DESCRIBED
 
 if TYPE_CHECKING:
     from gel_lightning.training.classifier import GelClassifier
@@ -32,7 +33,12 @@ def prepare(checkpoint: dict[str, Any], model: "GelClassifier") -> None:
     Raises:
         GelError: the checkpoint is not ours, damaged, or does not fit.
     """
-    check_fields(checkpoint)
+    own = {kind: model.hparams[kind] for kind in DESCRIBED}
+    described = checkpoint.get("hyper_parameters")
+    if isinstance(described, dict):
+        # What was given to load_from_checkpoint in place of the checkpoint's.
+        described.update({kind: own[kind] for kind in DESCRIBED if callable(described.get(kind))})
+    check_fields(checkpoint, own)
     if model.class_names:
         check_state(checkpoint["state_dict"], model.head)
     trainer = None
@@ -41,7 +47,7 @@ def prepare(checkpoint: dict[str, Any], model: "GelClassifier") -> None:
     if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
         check_resumable(checkpoint, model, trainer, Path(trainer.ckpt_path or ""))
         return
-    precision = type(trainer.precision_plugin).__qualname__ if trainer else None
+    precision = type(trainer.precision_plugin).__qualname__ if trainer else ""
     for key in (*TRAINING, precision):
         checkpoint.pop(key, None)
 
@@ -125,7 +131,7 @@ def _take_callbacks(states: dict[str, Any], trainer: Trainer, folder: Path) -> N
             former = key.replace("BestCheckpoint", "ModelCheckpoint")
             if former in states:
                 states[key] = states.pop(former)
-        if not states.get(key):
+        if key not in states or states[key] is None:
             continue
         if isinstance(callback, ModelCheckpoint):
             states[key] = _own_files(states[key], callback, folder)

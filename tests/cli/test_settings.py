@@ -41,6 +41,12 @@ def test_a_setting_that_a_checkpoint_would_override_is_refused_with_both_values(
     assert [path.name for path in tmp_path.iterdir()] == ["other.yaml"]
 
 
+def test_a_config_that_names_the_command_is_explicit_too(tmp_path: Path, run_dir: Path) -> None:
+    settings = {"ckpt_path": str(run_dir / "checkpoints/best.ckpt"), "model": {"backbone": "vgg16"}}
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump({"subcommand": "test", "test": settings}))
+    assert_error(gel_fit("--config", "all.yaml", cwd=tmp_path), "--model.backbone is vgg16", "resnet18")
+
+
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_another_backbone_is_refused_beside_a_checkpoint(command: str, tmp_path: Path, run_dir: Path) -> None:
     options = ("--model.backbone", "vgg16", "--data.predict_dir", ".")
@@ -88,8 +94,13 @@ def test_a_resumed_run_takes_the_seed_of_its_checkpoint(tmp_path: Path, pictures
     assert [row["seed"] for row in read_rows(tmp_path / "lightning_logs/results.csv")] == ["7", "7"]
 
 
-@pytest.mark.parametrize("option", ["--optimizer", "--lr_scheduler"])
-@pytest.mark.parametrize("command", ["fit", "test", "compare"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *(("fit", "--optimizer"), ("fit", "--lr_scheduler"), ("test", "--optimizer"), ("test", "--lr_scheduler")),
+        ("compare", "--lr_scheduler"),
+    ],
+)
 def test_options_that_lightning_adds_at_the_top_are_gone(command: str, option: str, tmp_path: Path) -> None:
     ran = gel_fit(command, option, "StepLR" if "lr" in option else "Adam", cwd=tmp_path)
     assert_error(ran, option, status=2)

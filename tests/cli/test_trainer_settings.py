@@ -148,7 +148,7 @@ def test_home_after_an_equals_sign_in_every_path(
     assert not list(work.iterdir())
     home = tmp_path / "home"
     assert {path.name for path in home.iterdir()} == {
-        *("train", "test", "short.yaml", "rows.csv", "runs", "kept", "cache"),
+        *("train", "test", "short.yaml", "rows.csv", ".rows.csv.lock", "runs", "kept", "cache"),
     }
     ran = gel_fit(
         *("predict", "--ckpt_path=~/kept/best.ckpt", "--data.predict_dir=~/test", "--predictions_file=~/said.csv"),
