@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import Accelerator, CPUAccelerator, XLAAccelerator
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -41,7 +41,7 @@ COLUMNS = (
 )
 
 
-class ResultsFile(Timer):
+class ResultsFile(Callback):
     """Adds a row to a results file when a trained model has been tested.
 
     The times in it are wall times of the fit loop and of predicting the test pictures, decoding included. Where
@@ -56,21 +56,40 @@ class ResultsFile(Timer):
     """
 
     def __init__(self, path: str | Path, seed: int | None = None) -> None:
-        super().__init__()
         self.path = Path(path)
         self.seed = seed
+        # Not a base class: with a Timer among its callbacks Lightning ignores Trainer(max_time).
+        self._timer = Timer()
         self._fit: dict[str, Any] = {}
         self._val: dict[str, float] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Looks at the file before the work, so that a run is not lost to a file of another kind."""
-        super().setup(trainer, pl_module, stage)
         if stage == "fit":  # in each process, so that none waits for one that has ended
             read_results(self.path)
 
-    def on_fit_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """The time of training so far, to which that of a resumed run is added."""
+        return self._timer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the time of training before the run was resumed."""
+        self._timer.load_state_dict(state_dict)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of training."""
+        self._timer.on_train_start(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock of training."""
+        self._timer.on_train_end(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of testing."""
+        self._timer.on_test_start(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps what a later test no longer knows of the training."""
-        super().on_fit_end(trainer, *args, **kwargs)
         self._fit = {
             "training_time_mins": self._seconds("train", trainer.train_dataloader, trainer.val_dataloaders) / 60,
             "epochs": trainer.current_epoch,
@@ -81,13 +100,12 @@ class ResultsFile(Timer):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the validation metrics, unless this validation is a part of a fit."""
-        super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._keep_validation(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the row, if the model was trained in this process."""
-        super().on_test_end(trainer, pl_module)
+        self._timer.on_test_end(trainer, pl_module)
         measured = self._fit and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
         if not measured or not isinstance(pl_module, GelClassifier):
             return
@@ -120,7 +138,7 @@ class ResultsFile(Timer):
     def _seconds(self, stage: str, *loaders: Any) -> float:
         """The wall time of a stage, with the time it took to compute the vectors of its pictures."""
         datasets = [loader.dataset for loader in loaders if loader is not None]
-        return (self.time_elapsed(stage) or 0.0) + sum(getattr(dataset, "seconds", 0.0) for dataset in datasets)
+        return self._timer.time_elapsed(stage) + sum(getattr(dataset, "seconds", 0.0) for dataset in datasets)
 
 
 def model_columns(hardware: str, backbone: str, head: str, optimizer: str) -> dict[str, Any]:
