@@ -64,7 +64,7 @@ def check(train_dir: str | Path, test_dir: str | Path | None = None) -> int:
 
 
 def _read(path: Path, class_names: Sequence[str] | None = None) -> _Folder:
-    paths, labels, names = read_class_folders(path, class_names)
+    paths, labels, names = read_class_folders(path, class_names, every_class=False)
     pictures, errors = [], []
     for picture, label, result in zip(paths, labels, hash_pictures(paths), strict=True):
         if isinstance(result, PictureError):

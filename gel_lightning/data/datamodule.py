@@ -23,7 +23,13 @@ from gel_lightning.core.xla import PaddedBatches, on_xla
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import Augmentation, FeatureDataset, PictureDataset, UnlabelledDataset, ViewSampler
 from gel_lightning.data.drawn import draw_data_set
-from gel_lightning.data.folders import LabelledPictures, find_pictures, read_class_folders
+from gel_lightning.data.folders import (
+    DEFAULT_CLASSES,
+    LabelledPictures,
+    class_folders,
+    find_pictures,
+    read_class_folders,
+)
 from gel_lightning.data.originals import download_originals
 from gel_lightning.data.splits import (
     hash_pictures,
@@ -49,8 +55,8 @@ class GelDataModule(LightningDataModule):
     Args:
         train_dir: folder of class folders, for training and validation. None takes
             data/gel_electrophoresis/dataset, and downloads the 92 original pictures if it is absent.
-        test_dir: folder of class folders, for testing. None takes the originals' test pictures with the
-            originals, and else splits a test part off train_dir.
+        test_dir: folder of class folders, for testing; some classes may be absent. None takes the originals' test
+            pictures with the originals, and else splits a test part off train_dir.
         predict_dir: a picture, or a folder of any depth, to be classified.
         drawn: draws gels and look-alikes in data/drawn instead of downloading, for use with no network.
         batch_size: pictures a batch.
@@ -104,7 +110,23 @@ class GelDataModule(LightningDataModule):
         self.seed = seed
         self.parts: dict[str, LabelledPictures] = {}
         self._known: dict[Path, np.uint64] = {}
-        self.class_names: tuple[str, ...] | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels.
+
+        Before ``setup`` those of the class folders of ``train_dir``, of which no picture is read; gel and not_gel
+        while the default pictures are absent.
+
+        Raises:
+            GelError: a folder that is absent or has fewer than two class folders.
+        """
+        for pictures in self.parts.values():
+            return tuple(pictures.class_names)
+        folder = self.train_dir or self.root / "dataset"
+        if self.train_dir is None and not folder.exists():
+            return DEFAULT_CLASSES
+        return tuple(class_folders(folder))
 
     @property
     def train_class_counts(self) -> list[int]:
@@ -144,13 +166,12 @@ class GelDataModule(LightningDataModule):
                 raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
             self.predict_paths = find_pictures(self.predict_dir)
         elif stage == "test" and self.test_dir is not None and not self.parts:
-            test = read_class_folders(self.test_dir)
+            model: Any = self.trainer.lightning_module if self.trainer else None
+            test = read_class_folders(self.test_dir, getattr(model, "class_names", None), every_class=False)
             self._hashes(test.paths)  # names all unreadable pictures at once
             self.parts = {"test": test}
-            self.class_names = tuple(test.class_names)
         elif "train" not in self.parts:
             self.parts = self._split()
-            self.class_names = tuple(self.parts["train"].class_names)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training pictures, in an order and in views that depend on the seed and the epoch alone."""
@@ -285,7 +306,7 @@ class GelDataModule(LightningDataModule):
         test_dir = self.test_dir
         if test_dir is None and self.train_dir is None and default_test.exists():
             test_dir = default_test
-        test = read_class_folders(test_dir, pictures.class_names) if test_dir else None
+        test = read_class_folders(test_dir, pictures.class_names, every_class=False) if test_dir else None
         hashes = self._hashes([*pictures.paths, *(test.paths if test else [])])
         labels = np.array(pictures.labels)
         groups = near_duplicate_groups(hashes[: len(labels)])

@@ -9,6 +9,9 @@ from typing import NamedTuple
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.images import IMAGE_SUFFIXES
 
+DEFAULT_CLASSES = ("gel", "not_gel")
+"""Of the default pictures, and of a classifier that is told no others."""
+
 
 class LabelledPictures(NamedTuple):
     """The pictures of a folder of class folders.
@@ -24,7 +27,9 @@ class LabelledPictures(NamedTuple):
     class_names: list[str]
 
 
-def read_class_folders(folder: str | Path, class_names: Sequence[str] | None = None) -> LabelledPictures:
+def read_class_folders(
+    folder: str | Path, class_names: Sequence[str] | None = None, every_class: bool = True
+) -> LabelledPictures:
     """Lists the pictures of a folder that has one sub-folder a class.
 
     A class has the pictures at any depth below its folder, in the order of their paths. Hidden files and
@@ -35,23 +40,35 @@ def read_class_folders(folder: str | Path, class_names: Sequence[str] | None = N
         folder: the folder.
         class_names: the classes there must be, in the order of their labels; from the folder itself, in
             alphabetical order, if not given.
+        every_class: False lets some of ``class_names`` be absent, as in a folder of pictures to test on.
 
     Raises:
         GelError: there is no such folder, it has fewer than two class folders or not those of
             ``class_names``, a class is empty, or a picture lies beside the class folders.
     """
     folder = Path(folder)
-    if not _is_folder(folder):
-        raise GelError(f"{folder}: is a file, not a folder: name the folder that holds the class folders")
-    _, subfolders, files = next(os.walk(folder, onerror=_stop))
-    found = sorted(name for name in subfolders if not _is_hidden(name))
-    _check_classes(folder, found, class_names)
+    found, files = _listing(folder)
+    _check_classes(folder, found, class_names, every_class)
     if loose := sorted(name for name in files if not _is_hidden(name) and is_picture(Path(name))):
         raise GelError(f"{folder}: {_listed(loose)} beside the class folders: move each into the folder of its class")
 
     names = list(class_names or found)
-    pictures = [(path, label) for label, name in enumerate(names) for path in _class_pictures(folder / name)]
+    pictures = [
+        (path, label) for label, name in enumerate(names) if name in found for path in _class_pictures(folder / name)
+    ]
     return LabelledPictures([path for path, _ in pictures], [label for _, label in pictures], names)
+
+
+def class_folders(folder: str | Path) -> list[str]:
+    """Lists the names of the class folders of a folder, without a look into them.
+
+    Raises:
+        GelError: there is no such folder, or it has fewer than two class folders.
+    """
+    folder = Path(folder)
+    found, _ = _listing(folder)
+    _check_classes(folder, found)
+    return found
 
 
 def find_pictures(path: str | Path) -> list[Path]:
@@ -114,6 +131,14 @@ def _class_pictures(folder: Path) -> list[Path]:
     raise GelError(f"{folder}: no picture in this class folder ({_suffixes()}): put pictures in or remove the folder")
 
 
+def _listing(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of the class folders of a folder, sorted, and of the files beside them."""
+    if not _is_folder(folder):
+        raise GelError(f"{folder}: is a file, not a folder: name the folder that holds the class folders")
+    _, subfolders, files = next(os.walk(folder, onerror=_stop))
+    return sorted(name for name in subfolders if not _is_hidden(name)), files
+
+
 def _is_folder(path: Path) -> bool:
     try:
         return stat.S_ISDIR(path.stat().st_mode)
@@ -121,15 +146,18 @@ def _is_folder(path: Path) -> bool:
         raise GelError(f"{path}: cannot be opened ({error.strerror}): check the path") from error
 
 
-def _check_classes(folder: Path, found: list[str], class_names: Sequence[str] | None) -> None:
-    if class_names is not None and set(found) != set(class_names):
-        missing = ", ".join(sorted(set(class_names) - set(found))) or "none"
-        extra = ", ".join(sorted(set(found) - set(class_names))) or "none"
-        raise GelError(
-            f"{folder}: its class folders are not those of the training pictures "
-            f"(missing: {missing}; extra: {extra}): make, remove or rename them"
-        )
-    if len(found) < 2:
+def _check_classes(
+    folder: Path, found: list[str], class_names: Sequence[str] | None = None, every_class: bool = True
+) -> None:
+    if class_names is not None:
+        missing, extra = sorted(set(class_names) - set(found)), sorted(set(found) - set(class_names))
+        if extra or (missing and every_class) or not found:
+            raise GelError(
+                f"{folder}: its class folders are {', '.join(found) or 'none'}, those of the training pictures "
+                f"{', '.join(class_names)} (missing: {', '.join(missing) or 'none'}; extra: "
+                f"{', '.join(extra) or 'none'}): make, remove or rename them"
+            )
+    elif len(found) < 2:
         names = f"only the class folder {found[0]}" if found else "no class folders"
         raise GelError(
             f"{folder}: has {names}: give each class a folder of its own, for example {folder / 'gel'} "

@@ -3,15 +3,15 @@
 import json
 import pkgutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.cli import OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torchmetrics import MetricCollection
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.xla import run_gathered
+from gel_lightning.data.folders import DEFAULT_CLASSES
 from gel_lightning.models import heads
 from gel_lightning.models.backbones import (
     build_backbone,
@@ -31,9 +32,12 @@ from gel_lightning.models.backbones import (
     weights_identity,
 )
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
+from gel_lightning.training.batches import check_labels, check_pictures, check_single
+from gel_lightning.training.compatibility import check_averaging, check_callbacks
 from gel_lightning.training.metrics import make_metrics, single_values
 
-DEFAULT_CLASSES = ("gel", "not_gel")
+SchedulerCallable = Callable[[Optimizer], ReduceLROnPlateau] | Callable[[Optimizer], LRScheduler]
+"""Two types, so that jsonargparse takes the bare name ReduceLROnPlateau for Lightning's class and not for torch's."""
 DEFAULT_OPTIMIZER = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
 STAGES = ("train", "val", "test")
 DESCRIBED = {"head": nn.Module, "optimizer": Optimizer, "lr_scheduler": LRScheduler}
@@ -63,11 +67,11 @@ class GelClassifier(LightningModule):
             features and the number of classes.
         optimizer: any torch optimizer class; it gets the head's parameters alone. None is SGD with a learning
             rate of 0.001 and a momentum of 0.9.
-        lr_scheduler: any torch learning rate scheduler class; ReduceLROnPlateau with ``monitor``.
+        lr_scheduler: any torch learning rate scheduler class; ReduceLROnPlateau with ``monitor``, a metric.
         class_weights: ``balanced`` weighs each class in the training loss by the inverse of its share of the
             training pictures; a list gives a weight for each class; none weighs all alike.
-        class_names: of the labels, in order. None takes those of the trainer's data module, else gel,
-            not_gel.
+        class_names: of the labels, in order: for a :class:`~gel_lightning.GelDataModule` its ``class_names``. None is
+            gel, not_gel.
 
     Raises:
         GelError: no such backbone; weights that cannot be had or do not fit; a head, optimizer or scheduler
@@ -80,7 +84,7 @@ class GelClassifier(LightningModule):
         weights: str = "imagenet",
         head: HeadCallable = MultiLayerHead,
         optimizer: OptimizerCallable | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler: SchedulerCallable | None = None,
         class_weights: str | list[float] | None = None,
         class_names: list[str] | None = None,
     ) -> None:
@@ -88,7 +92,7 @@ class GelClassifier(LightningModule):
         check_weights(backbone, weights)
         self.make_head: HeadCallable = described_class("head", head)
         self.make_optimizer: OptimizerCallable = described_class("optimizer", optimizer or DEFAULT_OPTIMIZER)
-        self.make_lr_scheduler: LRSchedulerCallable | None = described_class("lr_scheduler", lr_scheduler)
+        self.make_lr_scheduler: SchedulerCallable | None = described_class("lr_scheduler", lr_scheduler)
         self.class_weights = class_weights
         self.save_hyperparameters(logger=False)  # under LightningCLI: plain already
         self.save_hyperparameters(
@@ -102,16 +106,21 @@ class GelClassifier(LightningModule):
         # LightningCLI's way to rebuild a module makes objects that cannot be described again.
         self.hparams.pop("_instantiator", None)
         self.register_buffer("loss_weights", None, persistent=False)
-        self.class_names: tuple[str, ...] = ()
+        # The backbone is no part of the state: it never changes, and is 50 to 500 times as large as a head.
+        self.register_state_dict_post_hook(_leave_backbone_out)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_put_backbone_in)  # type: ignore[no-untyped-call]
+        self.class_names: tuple[str, ...] = tuple(class_names or DEFAULT_CLASSES)
+        self.hparams["class_names"] = list(self.class_names)
+        self.head: nn.Module = self.make_head(self.num_features, len(self.class_names))
         self.logs_metrics = True
+        self._begun: set[str] = set()
         self.confusion_matrices: dict[str, Tensor] = {}
         self.probabilities: dict[str, Tensor] = {}
         # Losses, probabilities, labels and indices of the batches of an epoch, and what is computed of them in the end,
         # on the CPU: on other devices that would be many small steps, with XLA programs of many shapes.
         self._outcomes: dict[str, list[tuple[Tensor, ...]]] = {stage: [] for stage in STAGES}
-        self._metrics: dict[str, MetricCollection] = {}
-        if class_names is not None:
-            self._name_classes(class_names)
+        metrics = make_metrics(self.class_names)
+        self._metrics: dict[str, MetricCollection] = {stage: metrics.clone(prefix=f"{stage}/") for stage in STAGES}
 
     def __getattr__(self, name: str) -> Any:
         """Loads the backbone when it is first asked for."""
@@ -151,20 +160,25 @@ class GelClassifier(LightningModule):
         return pictures if pictures.ndim == 2 else self.backbone(pictures)
 
     def setup(self, stage: str) -> None:
-        """Takes from the data module what only the data know: class names, class weights."""
+        """Takes the class weights from the data module, whose classes must be the model's."""
+        self._begun.clear()
+        if stage == "fit":
+            callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+            check_callbacks(map(type, callbacks))
+            check_averaging(callbacks, "backbone" in self._modules)
         data = getattr(self.trainer, "datamodule", None)
-        names = getattr(data, "class_names", None)
-        if not self.class_names:
-            self._name_classes(names or DEFAULT_CLASSES)
-        elif names and tuple(names) != self.class_names:
+        names = getattr(data, "class_names", None) if stage != "predict" else None
+        if names and tuple(names) != self.class_names:
             raise GelError(
                 f"the pictures' classes are {', '.join(names)}, the model's {', '.join(self.class_names)}; "
-                "rename the class folders or take a model of these classes"
+                "rename the class folders, or make the model with class_names=data.class_names"
             )
         # Lightning warns of modules in eval mode; a frozen backbone is meant to be. It warns of several processes, too,
         # whose metrics differ, or are of pictures that some get twice: here they are of all pictures, each once.
         for message in (r"Found \d+ module\(s\) in eval mode", "Using `DistributedSampler`", ".*sync_dist=True"):
             warnings.filterwarnings("ignore", message=message, category=PossibleUserWarning)
+        # Metrics of pictures of which some class is absent are undefined, which single_values says.
+        warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets", category=UserWarning)
         # Lightning's own use of torch, which it will have to mend.
         warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
         if stage == "fit" and self.class_weights is not None:
@@ -185,6 +199,8 @@ class GelClassifier(LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Returns the probability of each class, shape ``[N, classes]``."""
         pictures = batch if isinstance(batch, Tensor) else batch[0]
+        if self._is_first("predict"):
+            check_pictures(pictures)
         probabilities: Tensor = self(pictures).softmax(dim=1)
         return probabilities
 
@@ -209,6 +225,15 @@ class GelClassifier(LightningModule):
     def on_predict_batch_end(self, *args: Any) -> None:
         """Ends what XLA is to run at once."""
         run_gathered(self.trainer)
+
+    def on_train_epoch_start(self) -> None:
+        """Refuses to train a backbone that a callback has unfrozen: its stored features would be out of date.
+
+        Raises:
+            GelError: a parameter of the backbone requires a gradient.
+        """
+        if "backbone" in self._modules and any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            raise GelError("the backbone was unfrozen, but only the head is trained; leave out the callback that did")
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics of the epoch."""
@@ -235,22 +260,17 @@ class GelClassifier(LightningModule):
             raise GelError(f"{error}; change --model.optimizer or --model.lr_scheduler") from error
         if scheduler is None:
             return optimizer
-        if isinstance(scheduler, ReduceLROnPlateau):
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor},
-            }
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            monitor = getattr(scheduler, "monitor", "val/loss")  # torch's own has none
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves the backbone out of the checkpoint and puts the fingerprint of its weights in."""
-        state = checkpoint["state_dict"]
-        for key in [key for key in state if key.startswith("backbone.")]:
-            del state[key]
+        """Notes the fingerprint of the backbone's weights, which are not in the checkpoint."""
         checkpoint["backbone_fingerprint"] = self.backbone_fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Puts this module's backbone in the place of the one that was left out.
+        """Compares the backbone's weights with those that the head was trained on.
 
         Raises:
             GelError: the head was trained on the features of other weights, or the checkpoint is not ours.
@@ -263,17 +283,6 @@ class GelClassifier(LightningModule):
                 f"the checkpoint's head was trained on other {self.hparams['backbone']} weights than "
                 f"{self.hparams['weights']}; name the weights it was trained on with --model.weights"
             )
-        if "backbone" in self._modules:
-            own = {f"backbone.{key}": value for key, value in self.backbone.state_dict().items()}
-            checkpoint["state_dict"] = own | checkpoint["state_dict"]
-
-    def _name_classes(self, names: Sequence[str]) -> None:
-        """Makes what depends on the classes: the head and the metrics."""
-        self.class_names = tuple(names)
-        self.hparams["class_names"] = list(names)
-        self.head = self.make_head(self.num_features, len(names))
-        metrics = make_metrics(names)
-        self._metrics = {stage: metrics.clone(prefix=f"{stage}/") for stage in STAGES}
 
     def _loss_weights(self, train_class_counts: Sequence[int] | None) -> Tensor:
         """One weight a class, shape ``[classes]``."""
@@ -293,6 +302,13 @@ class GelClassifier(LightningModule):
 
     def _step(self, batch: Sequence[Any], batch_idx: int, stage: str) -> dict[str, Tensor]:
         pictures, labels = batch[0], batch[1]
+        is_first = self._is_first(stage)
+        if is_first:
+            check_pictures(pictures)
+        if stage == "train" and len(labels) == 1:
+            check_single(self.head)
+        if is_first or labels.device.type == "cpu":  # reading values from another device waits for it
+            check_labels(labels, self.class_names)
         features = self._features(pictures)
         logits = self.head(features)
         loss = functional.cross_entropy(logits, labels, self.loss_weights if stage == "train" else None)
@@ -306,6 +322,12 @@ class GelClassifier(LightningModule):
             losses = functional.cross_entropy(logits, labels, reduction="none")
         self._outcomes[stage].append((labels, indices, losses, probabilities))
         return {"loss": loss, "probabilities": probabilities, "features": features}
+
+    def _is_first(self, stage: str) -> bool:
+        """Whether a batch is the first of a stage since the trainer called ``setup``."""
+        is_first = stage not in self._begun
+        self._begun.add(stage)
+        return is_first
 
     def _end_epoch(self, stage: str) -> None:
         """Logs the epoch's metrics, and stops a training whose loss is no longer a number."""
@@ -357,6 +379,19 @@ def gathered(module: LightningModule, columns: Sequence[Tensor]) -> list[Tensor]
     return [column[kept] for column in columns]
 
 
+def _leave_backbone_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """Removes the backbone from a state that is saved."""
+    for key in [key for key in state if key.startswith(f"{prefix}backbone.")]:
+        del state[key]
+
+
+def _put_backbone_in(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Adds the module's own backbone to a state that is loaded, if it has one yet."""
+    backbone = module._modules.get("backbone")
+    if backbone is not None:
+        state.update({f"{prefix}backbone.{key}": value for key, value in backbone.state_dict().items()})
+
+
 def known_classes(name: str) -> list[str]:
     """The classes that ``head``, ``optimizer`` or ``lr_scheduler`` takes by their bare names."""
     module, base = (
@@ -364,7 +399,8 @@ def known_classes(name: str) -> list[str]:
         DESCRIBED[name],
     )
     kinds = (kind for kind in vars(module).values() if isinstance(kind, type))
-    return sorted(kind.__name__ for kind in kinds if issubclass(kind, base) and kind is not base)
+    names = (kind.__name__ for kind in kinds if issubclass(kind, base) and kind is not base)
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def plain_description(name: str, value: Any) -> Any:

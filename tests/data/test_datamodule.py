@@ -441,6 +441,31 @@ def test_folders_that_will_not_do_are_errors_of_one_line(train_dir: Path, tmp_pa
     assert "nothing" in refused(lambda: make(predict_dir=tmp_path / "nothing").setup("predict"))
 
 
+def test_class_names_are_known_before_anything_is_read(
+    train_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert GelDataModule().class_names == GelDataModule(drawn=True).class_names == ("gel", "not_gel")
+    assert not list(tmp_path.iterdir())
+    for place in ("pictures/photo/a.png", "pictures/blot/b.png", "data/drawn/dataset/x/c.png"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_bytes(b"no picture")
+    data = GelDataModule("pictures")
+    assert data.class_names == ("blot", "photo")
+    (tmp_path / "pictures/another").mkdir()
+    assert data.class_names == ("another", "blot", "photo")
+    assert "only the class folder x" in refused(lambda: GelDataModule(drawn=True).class_names)
+    assert "absent" in refused(lambda: GelDataModule("absent").class_names)
+    assert make(train_dir).class_names == ("gel", "not_gel")
+
+
+def test_pictures_to_test_on_may_lack_a_class(train_dir: Path, tmp_path: Path) -> None:
+    save_picture(tmp_path / "not_gel/1.png", 1, striped=False)
+    data = make(train_dir, test_dir=tmp_path)
+    data.setup("fit")
+    assert (data.parts["test"].labels, data.parts["test"].class_names) == ([1], ["gel", "not_gel"])
+
+
 def test_test_folder_of_other_classes_is_refused(train_dir: Path, tmp_path: Path) -> None:
     for number, kind in enumerate(("gel", "blot")):
         save_picture(tmp_path / kind / "1.png", number, striped=True)

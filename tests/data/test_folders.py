@@ -1,7 +1,7 @@
 import pytest
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.data.folders import LabelledPictures, find_pictures, read_class_folders, visible_files
+from gel_lightning.data.folders import LabelledPictures, class_folders, find_pictures, read_class_folders, visible_files
 
 
 @pytest.fixture
@@ -76,6 +76,22 @@ class TestReadClassFolders:
         assert str(caught.value).startswith(str(folder))
         assert "\n" not in str(caught.value)
 
+    def test_some_classes_may_be_absent_if_that_is_asked_for(self, make):
+        folder = make("gel/1.png")
+        assert read_class_folders(folder, ["blot", "gel"], every_class=False) == (
+            [folder / "gel/1.png"],
+            [1],
+            ["blot", "gel"],
+        )
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [(["blot/a.png"], "missing: gel, not_gel; extra: blot"), (["notes.txt"], "its class folders are none, those")],
+    )
+    def test_other_classes_may_not(self, make, names, message):
+        with pytest.raises(GelError, match=message):
+            read_class_folders(make(*names), ["gel", "not_gel"], every_class=False)
+
     def test_no_such_folder(self, tmp_path):
         with pytest.raises(GelError, match=r"missing: cannot be opened \(No such file or directory\): check"):
             read_class_folders(tmp_path / "missing")
@@ -127,3 +143,13 @@ class TestVisibleFiles:
         for read in (read_class_folders, find_pictures, visible_files):
             with pytest.raises(GelError, match=r"data: cannot be listed \(Permission denied\)"):
                 read(folder)
+
+
+class TestClassFolders:
+    def test_names_without_a_look_into_the_folders(self, make):
+        assert class_folders(make("not_gel/notes.txt", "gel/a.png", ".git/x.png", "b.png")) == ["gel", "not_gel"]
+
+    @pytest.mark.parametrize(("names", "message"), [(["gel/a.png"], "only the class folder gel"), (["a"], "no class")])
+    def test_fewer_than_two(self, make, names, message):
+        with pytest.raises(GelError, match=message):
+            class_folders(make(*names))

@@ -616,6 +616,25 @@ def test_loaders_will_do_without_a_data_module(tmp_path: Path) -> None:
     assert model.class_names == ("gel", "not_gel")
 
 
+def test_a_classifier_is_whole_from_the_start() -> None:
+    model = GelClassifier(weights="none")
+    assert model.class_names == ("gel", "not_gel")
+    assert model.hparams["class_names"] == ["gel", "not_gel"]
+    assert model(torch.rand(3, 512)).shape == (3, 2)
+    assert small(class_names=["a", "b", "c"])(torch.rand(3, 512)).shape == (3, 3)
+
+
+def test_a_classifier_takes_its_classes_from_a_data_module_that_is_not_set_up(tmp_path: Path) -> None:
+    for number, name in enumerate(("blot", "gel", "photo")):
+        save_class(tmp_path / "pictures" / name, 6, 100 * number, striped=name != "photo")
+    data = gels(tmp_path / "pictures")
+    text = refused(lambda: make_trainer(tmp_path).fit(small(), datamodule=data))
+    assert "class_names=data.class_names" in text
+    model = small(class_names=data.class_names)
+    make_trainer(tmp_path).fit(model, datamodule=data)
+    assert model.hparams["class_names"] == ["blot", "gel", "photo"]
+
+
 def test_data_of_other_classes_than_the_models_are_refused(train_dir: Path, tmp_path: Path) -> None:
     model = small(class_names=["blot", "photo"])
     text = refused(lambda: make_trainer(tmp_path).fit(model, datamodule=gels(train_dir)))
