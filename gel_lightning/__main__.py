@@ -15,6 +15,10 @@ def run() -> NoReturn:
     Python would take more than a second to free, object by object, what the system takes back at once. What is
     registered to run at the end does run.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed; else the first file that is opened would take its place
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    os.environ["MPLBACKEND"] = "Agg"  # a notebook's is inherited, and need not be installed here
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C within the seconds of the import would be a traceback

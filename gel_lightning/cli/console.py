@@ -85,7 +85,8 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
         table.add_column(f"{STAGE_NAMES[stage]} ({total} pictures)", justify="right")
         for key, value in values.items():
             name = key.partition("/")[2]
-            text = f"{right}/{total}   {value:.4f}" if name == "accuracy" else f"{value:.4f}"
+            shown = f"{value:.4f}" if value == value else "undefined"  # nan: a class has no picture
+            text = f"{right}/{total}   {shown}" if name == "accuracy" else shown
             rows.setdefault(name, []).append(text)
     for name, cells in rows.items():
         table.add_row(name.replace("_", " "), *cells)

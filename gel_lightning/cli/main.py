@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import pickle
 import re
 import sys
@@ -9,11 +10,13 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
@@ -23,6 +26,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from gel_lightning import __version__
 from gel_lightning.cli.console import Announcement, print_counts, print_line, print_metrics, print_stores
+from gel_lightning.cli.own_modules import find_own_modules
+from gel_lightning.cli.refusals import refusal
+from gel_lightning.cli.settings import explicit_settings, refuse_changes
+from gel_lightning.cli.trainer_settings import check_trainer_settings
 from gel_lightning.core.distributed import (
     AlreadySaidError,
     LostProcesses,
@@ -45,7 +52,7 @@ from gel_lightning.training.callbacks import (
     TensorBoardPages,
 )
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
-from gel_lightning.training.results import HARDWARE, ResultsFile, class_name, short_names
+from gel_lightning.training.results import HARDWARE, ResultsFile, short_names
 
 DESCRIPTION = """Is this picture a gel electrophoresis image? `fit` trains a head on the features of a frozen
 network, and validates and tests it; `validate`, `test` and `predict` use a checkpoint that fit has written. More
@@ -70,8 +77,10 @@ CLI_OPTIONS: dict[str, Any] = {
     "model_class": GelClassifier,
     "datamodule_class": GelDataModule,
     "seed_everything_default": 42,
+    "auto_configure_optimizers": False,  # they are settings of the model
     "trainer_defaults": TRAINER_DEFAULTS,
 }
+NO_CLASS_NAMES = "model.class_names cannot be given: the class folders name the classes, or the checkpoint does"
 # What the operating system says when a file cannot be written, and a person can do something about it.
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
@@ -79,24 +88,45 @@ UNWRITABLE = (
 )
 
 
+# Some defaults of Lightning's callbacks are enumerations, which config.yaml has by their values.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
+
+
 class Parser(LightningArgumentParser):
-    """LightningCLI's parser with errors of one line."""
+    """LightningCLI's parser with errors of one line, and classes from the working folder."""
+
+    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
+        """Parses a command line, whose options may name classes of modules in the working folder."""
+        given = [expanded(arg) for arg in (sys.argv[1:] if args is None else args)]
+        find_own_modules(given)
+        return super().parse_args(given, *others, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints what is wrong with the arguments in one line and exits with status 2."""
         message = " ".join(message.split())
         unknown = re.search(r'"model\.(head|optimizer|lr_scheduler)".*dot import path string: (\S+)', message)
-        if unknown:
+        if "--> model.class_names" in message:
+            message = NO_CLASS_NAMES
+        elif unknown:
             key, value = unknown.groups()
             message = f"no {key} {value!r}; choose {', '.join(known_classes(key))}, or a class by its import path"
         _complain(f"{message} (see {self.prog.replace(' [options]', '')} --help)")
         sys.exit(2)
 
 
+def expanded(arg: str) -> str:
+    """Takes ``~`` after ``=`` for the home folder, as the shell does after a space."""
+    option, equals, value = arg.partition("=")
+    is_home = option.startswith("-") and value.startswith("~")
+    return f"{option}{equals}{os.path.expanduser(value)}" if is_home else arg  # noqa: PTH111 - keeps a final slash
+
+
 class GelCLI(LightningCLI):
     """LightningCLI of a GelClassifier and a GelDataModule: see https://lightning.ai/docs."""
 
     accelerator_option = "--trainer.accelerator"
+    trained_classes: Sequence[str] | None = None
+    """Class names of the checkpoint."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what a run is named, where its results go, and what the data and the run share."""
@@ -119,9 +149,8 @@ class GelCLI(LightningCLI):
             help="CSV file that predict writes.",
         )
 
-    @staticmethod
-    def add_shared_arguments(parser: LightningArgumentParser) -> None:
-        """Adds what all commands that train have: the best checkpoint, and one seed for the data and the run."""
+    def add_shared_arguments(self, parser: LightningArgumentParser) -> None:
+        """Adds what all commands that train have: the best checkpoint, the seed of data and run, the classes."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -133,29 +162,36 @@ class GelCLI(LightningCLI):
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
+        def class_names(data: GelDataModule) -> list[str]:
+            return list(self.trained_classes or data.class_names)
+
+        parser.link_arguments("data", "model.class_names", class_names, apply_on="instantiate")
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments, and looks at the checkpoint they name before anything is built."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
-        self.asked_weights = config.model.weights
-        check_seed(config.seed_everything)
+        self.asked_weights = None
+        check_settings(config)
         if config.ckpt_path is None:
             if self.config.subcommand != "fit":
                 raise GelError("no trained model; name a checkpoint that gel-fit fit has written with --ckpt_path")
         else:
             checkpoint = _checkpoint(Path(config.ckpt_path))
             self.steps_done = checkpoint["global_step"]
-            made_with = _model(checkpoint["hyper_parameters"])
-            if self.config.subcommand == "fit" and _model(config.model.as_dict()) != made_with:
-                raise GelError(
-                    f"{config.ckpt_path} is a checkpoint of another model: {made_with}, where this run asks for "
-                    f"{_model(config.model.as_dict())}; resume with the config.yaml beside it"
-                )
+            given = explicit_settings(parser, self.config.subcommand, sys.argv[1:] if args is None else args)
+            refuse_changes(given, checkpoint, config.ckpt_path)
+            self.asked_weights = given.get("model", {}).get("weights")
+            self.trained_classes = checkpoint["hyper_parameters"]["class_names"]
+            seed = checkpoint.get("GelDataModule", {}).get("seed")  # absent after training on other data modules
+            if "seed_everything" not in given and seed is not None:
+                config.seed_everything = config.data.seed = seed
 
     def before_instantiate_classes(self) -> None:
-        """Lets weights that were asked for stand over the checkpoint's, and settles what the run is named."""
+        """Takes explicit weights in place of the checkpoint's, and settles what the run is named."""
         config = self.config[self.subcommand]
-        if self.asked_weights != "imagenet":
+        check_trainer_settings(config.trainer, str(self.subcommand))
+        if self.asked_weights is not None:
             config.model.weights = self.asked_weights
         if self.subcommand == "fit":
             config.name = config.name or _run_name(config)
@@ -312,6 +348,12 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        _complain(" ".join(refused.split()))
+        return 1
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning has put things away, and exits with 1
             return 130
@@ -403,10 +445,6 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _model(config: Any) -> str:
-    return f"{config['backbone']} + {class_name(config['head'])} + {class_name(config['optimizer'])}"
-
-
 def training_callbacks(seed: int) -> list[Callback]:
     """Makes the callbacks that change how heads are trained, the same for one run as for many."""
     return [OneThread()] if seed is False else [OneThread(), EpochSeed(seed)]
@@ -417,10 +455,12 @@ def listed(callbacks: Any) -> list[Callback]:
     return [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
 
 
-def check_seed(seed: int) -> None:
-    """Refuses a seed that not all generators take."""
-    if not 0 <= seed < 2**32:
-        raise GelError(f"no seed {seed}; give one from 0 to {2**32 - 1} (--seed_everything)")
+def check_settings(config: Any) -> None:
+    """Refuses a seed that not all generators take, and class names in a config file."""
+    if not 0 <= config.seed_everything < 2**32:
+        raise GelError(f"no seed {config.seed_everything}; give one from 0 to {2**32 - 1} (--seed_everything)")
+    if config.model.get("class_names") is not None:
+        raise GelError(NO_CLASS_NAMES)
 
 
 def _run_name(config: Any) -> str:

@@ -23,12 +23,13 @@ from gel_lightning.cli.main import (
     CLI_OPTIONS,
     GelCLI,
     Parser,
-    check_seed,
+    check_settings,
     claimed,
     from_here,
     one_line,
     training_callbacks,
 )
+from gel_lightning.cli.trainer_settings import check_trainer_settings
 from gel_lightning.comparison.answer import answer
 from gel_lightning.comparison.folds import fit_fold, outcome
 from gel_lightning.comparison.grid import BACKBONES, OPTIMIZERS, Model, grid, kind, present_accelerators, read_rows
@@ -113,13 +114,14 @@ class CompareCLI(GelCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments."""
         LightningCLI.parse_arguments(self, parser, args)
-        check_seed(self.config.seed_everything)
+        check_settings(self.config)
 
     def before_instantiate_classes(self) -> None:
         """Settles the grid."""
         config = self.config
         if not _is_one(config.trainer.devices) or config.trainer.num_nodes != 1:
             raise GelError("compare takes one device, since it fits one model at a time; give --trainer.devices 1")
+        check_trainer_settings(config.trainer, "compare")
         asked = config.trainer.accelerator
         if config.folds is None and config.repeats != 1:
             raise GelError("--repeats is how many times the folds are dealt; give --folds too, for example --folds 5")
@@ -143,6 +145,11 @@ class CompareCLI(GelCLI):
         self.data.prepare_data()
         self.data.setup("fit")
         self.parts = self.data.parts
+        tested = self.parts["test"]
+        if absent := [name for label, name in enumerate(tested.class_names) if label not in tested.labels]:
+            raise GelError(
+                f"the test pictures have none of {', '.join(absent)}, but models are compared on all classes; add some"
+            )
         self.folds = {}
         if base.folds is not None:
             places = product(range(1, base.repeats + 1), range(1, base.folds + 1))
@@ -353,7 +360,7 @@ def comparison_folder(named: str) -> Path:
     Raises:
         GelError: there is none.
     """
-    folder = Path("lightning_logs", FOLDER, f"version_{named}") if named.isdecimal() else Path(named)
+    folder = Path("lightning_logs", FOLDER, f"version_{named}") if named.isdecimal() else Path(named).expanduser()
     if not all((folder / name).is_file() for name in (CONFIG, RESULTS)):
         raise GelError(f"{folder}: no comparison there; name its number or its folder")
     return folder.absolute()
