@@ -15,6 +15,7 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.transforms import v2
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.models import backbones
 from gel_lightning.models.backbones import (
     IMAGENET_VERSION,
     LAST_LINEAR,
@@ -406,6 +407,43 @@ def test_damaged_file_in_the_cache_is_an_error_of_one_line(server: Server, tmp_p
         with pytest.raises(GelError, match="cannot be had") as error:
             build_backbone(SMALL)
         assert file.name in one_line(error)
+
+
+def test_file_in_the_cache_is_compared_with_the_checksum_in_its_name(
+    server: Server, small_state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_backbone(SMALL)
+    (file,) = cached(tmp_path)
+    compared: list[Path] = []
+    compare = backbones._compare_checksum
+    monkeypatch.setattr(backbones, "_compare_checksum", lambda path: compared.append(path) or compare(path))
+    build_backbone(SMALL)
+    assert not compared  # the file is the one that was downloaded
+    torch.save(small_state | {"features.0.0.weight": small_state["features.0.0.weight"] + 1}, file)
+    with pytest.raises(GelError, match="its SHA-256 begins with") as error:
+        build_backbone(SMALL)
+    assert str(file) in one_line(error) or file.name in one_line(error)
+    file.write_bytes(server.body)
+    build_backbone(SMALL)
+    build_backbone(SMALL)
+    assert len(compared) == 2  # once for each state of the file
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, small_state: State, tmp_path: Path) -> None:
+    weight = small_state["features.0.0.weight"].clone()
+    weight[0, 0, 0, 0] = value
+    torch.save(small_state | {"features.0.0.weight": weight}, tmp_path / "w.pth")
+    with pytest.raises(GelError, match="not finite"):
+        build_backbone(SMALL, str(tmp_path / "w.pth"))
+
+
+def test_a_bit_that_is_another_is_found(small_state: State, tmp_path: Path) -> None:
+    content = bytearray(saved(small_state))
+    content[len(content) // 2] ^= 1
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(GelError, match="CRC"):
+        build_backbone(SMALL, str(tmp_path / "w.pth"))
 
 
 # Fingerprints that are known without loading the weights
