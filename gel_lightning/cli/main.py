@@ -2,22 +2,21 @@
 
 import errno
 import logging
-import pickle
 import re
 import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -44,8 +43,12 @@ from gel_lightning.training.callbacks import (
     PredictionsFile,
     TensorBoardPages,
 )
+from gel_lightning.training.checkpoint_files import BestCheckpoint, best_model_path, with_checkpoint_files
+from gel_lightning.training.checkpoints import read_checkpoint
+from gel_lightning.training.classes import DESCRIBED, name_import_path
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
 from gel_lightning.training.results import HARDWARE, ResultsFile, class_name, short_names
+from gel_lightning.training.resuming import check_resumable
 
 DESCRIPTION = """Is this picture a gel electrophoresis image? `fit` trains a head on the features of a frozen
 network, and validates and tests it; `validate`, `test` and `predict` use a checkpoint that fit has written. More
@@ -97,6 +100,9 @@ class GelCLI(LightningCLI):
     """LightningCLI of a GelClassifier and a GelDataModule: see https://lightning.ai/docs."""
 
     accelerator_option = "--trainer.accelerator"
+    ckpt_path: str | None = None
+    checkpoint: dict[str, Any] | None = None
+    """What is in the file ``ckpt_path``, checked."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what a run is named, where its results go, and what the data and the run share."""
@@ -122,7 +128,7 @@ class GelCLI(LightningCLI):
     @staticmethod
     def add_shared_arguments(parser: LightningArgumentParser) -> None:
         """Adds what all commands that train have: the best checkpoint, and one seed for the data and the run."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/loss",
@@ -143,18 +149,34 @@ class GelCLI(LightningCLI):
             if self.config.subcommand != "fit":
                 raise GelError("no trained model; name a checkpoint that gel-fit fit has written with --ckpt_path")
         else:
-            checkpoint = _checkpoint(Path(config.ckpt_path))
-            self.steps_done = checkpoint["global_step"]
-            made_with = _model(checkpoint["hyper_parameters"])
-            if self.config.subcommand == "fit" and _model(config.model.as_dict()) != made_with:
-                raise GelError(
-                    f"{config.ckpt_path} is a checkpoint of another model: {made_with}, where this run asks for "
-                    f"{_model(config.model.as_dict())}; resume with the config.yaml beside it"
-                )
+            self._take_checkpoint(parser, config)
+
+    def _take_checkpoint(self, parser: LightningArgumentParser, config: Any) -> None:
+        """Checks the checkpoint and takes its hyper-parameters over.
+
+        LightningCLI would load the file again and parse what is in it, with classes imported from wherever it says:
+        it does not see ``ckpt_path`` until the hyper-parameters that were checked are in the settings.
+        """
+        subcommand = self.config.subcommand
+        self.ckpt_path, config.ckpt_path = config.ckpt_path, None
+        own = {kind: _described(config.model[kind]) for kind in DESCRIBED}
+        for kind, described in own.items():
+            if described is not None:
+                name_import_path(kind, described["class_path"])
+        self.checkpoint = read_checkpoint(Path(self.ckpt_path), own)
+        self.steps_done = self.checkpoint["global_step"]
+        made_with = _model(self.checkpoint["hyper_parameters"])
+        if subcommand == "fit" and _model(config.model.as_dict()) != made_with:
+            raise GelError(
+                f"{self.ckpt_path} is a checkpoint of another model: {made_with}, where this run asks for "
+                f"{_model(config.model.as_dict())}; resume with the config.yaml beside it"
+            )
+        self.config = parser.parse_object({subcommand: {"model": self.checkpoint["hyper_parameters"]}}, self.config)
 
     def before_instantiate_classes(self) -> None:
         """Lets weights that were asked for stand over the checkpoint's, and settles what the run is named."""
         config = self.config[self.subcommand]
+        config.ckpt_path = self.ckpt_path
         if self.asked_weights != "imagenet":
             config.model.weights = self.asked_weights
         if self.subcommand == "fit":
@@ -164,9 +186,6 @@ class GelCLI(LightningCLI):
         else:
             self.save_config_callback = None
             config.trainer.logger = config.trainer.logger or False
-            # Nothing is trained on: where the checkpoint was, and what callbacks have left in it, plays no part.
-            for message in ("The dirpath has changed", "Be aware that when using `ckpt_path`, callbacks"):
-                warnings.filterwarnings("ignore", message=message)
         if self.subcommand in ("validate", "test"):
             config.verbose = False
 
@@ -174,11 +193,12 @@ class GelCLI(LightningCLI):
         """Makes the trainer, with the callbacks of this command and, for fit, a logger of its own."""
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
         callbacks = [*listed(config.trainer.callbacks), *self.make_callbacks(config)]
+        plugins = with_checkpoint_files(config.trainer.plugins)
         accelerator = config.trainer.accelerator
         if accelerator == "tpu":
             config.trainer.accelerator = tpu_accelerator(self.accelerator_option)
         try:
-            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+            trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
         except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:
             if accelerator in ("auto", "cpu"):
                 raise
@@ -196,6 +216,8 @@ class GelCLI(LightningCLI):
     def _keep_run(self, trainer: Trainer, callbacks: list[Callback], config: Any) -> None:
         """Gives a fit a folder of its own, with its last checkpoint and a logger."""
         callbacks.append(LastCheckpoint(config.checkpoint.dirpath))
+        if self.checkpoint is not None:  # before anything is written
+            check_resumable(deepcopy(self.checkpoint), self.model, trainer, Path(self.ckpt_path))
         if config.trainer.logger in (None, True) and not config.trainer.fast_dev_run:
             folder, purge = _resumed(config), {}
             if folder is not None:  # what is trained again is drawn once
@@ -225,7 +247,7 @@ class GelCLI(LightningCLI):
 
     def measure(self) -> dict[str, dict[str, Any]]:
         """Measures the best checkpoint on the validation and the test pictures."""
-        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
+        checkpoint = best_model_path(self.trainer) or None
         logger = self.trainer.logger
         self.trainer.logger = None  # the curves are of the epochs; what is measured now is none of them
         metrics = {}
@@ -240,7 +262,7 @@ class GelCLI(LightningCLI):
         metrics = self.measure()
         if not self.trainer.is_global_zero:
             return
-        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        checkpoint = best_model_path(self.trainer)
         logger = self.trainer.logger
         print_metrics(metrics, self.model)
         if isinstance(logger, TensorBoardLogger):
@@ -386,21 +408,9 @@ def data_command(args: Sequence[str]) -> int:
     return 0
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    """Loads a checkpoint, after making sure that it is one of ours and safe to load."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise GelError(f"{path}: no such checkpoint; name one that gel-fit fit has written (--ckpt_path)") from error
-    except pickle.UnpicklingError as error:
-        raise GelError(
-            f"{path}: refused, because it holds more than plain data; name a checkpoint of gel-fit"
-        ) from error
-    except Exception as error:  # on damaged files torch.load raises nearly anything
-        raise GelError(f"{path}: not a whole checkpoint ({one_line(error)}); name another with --ckpt_path") from error
-    if not isinstance(checkpoint, dict) or "backbone_fingerprint" not in checkpoint:
-        raise GelError(f"{path}: a checkpoint of another model; name one that gel-fit fit has written (--ckpt_path)")
-    return checkpoint
+def _described(settings: Any) -> dict[str, Any] | None:
+    """A class in the settings, as a checkpoint describes it."""
+    return settings.as_dict() if isinstance(settings, Namespace) else None
 
 
 def _model(config: Any) -> str:

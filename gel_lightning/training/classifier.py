@@ -1,7 +1,6 @@
 """GelClassifier: a frozen backbone, a head that is trained on its features, and their metrics."""
 
 import json
-import pkgutil
 import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -14,10 +13,8 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
 from gel_lightning.core.errors import GelError
@@ -31,12 +28,15 @@ from gel_lightning.models.backbones import (
     weights_identity,
 )
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
+from gel_lightning.training.checkpoint_files import best_model_path
+from gel_lightning.training.checkpoints import checked_copy
+from gel_lightning.training.classes import DESCRIBED, find_class, name_class, name_import_path, public_name
 from gel_lightning.training.metrics import make_metrics, single_values
+from gel_lightning.training.resuming import prepare
 
 DEFAULT_CLASSES = ("gel", "not_gel")
 DEFAULT_OPTIMIZER = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
 STAGES = ("train", "val", "test")
-DESCRIBED = {"head": nn.Module, "optimizer": Optimizer, "lr_scheduler": LRScheduler}
 
 
 class GelClassifier(LightningModule):
@@ -101,6 +101,9 @@ class GelClassifier(LightningModule):
         )
         # LightningCLI's way to rebuild a module makes objects that cannot be described again.
         self.hparams.pop("_instantiator", None)
+        for kind, value in (("head", head), ("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
+            if callable(value):  # a class that the person has named, not a description out of a checkpoint
+                name_import_path(kind, plain_description(kind, self.hparams[kind])["class_path"])
         self.register_buffer("loss_weights", None, persistent=False)
         self.class_names: tuple[str, ...] = ()
         self.logs_metrics = True
@@ -249,15 +252,37 @@ class GelClassifier(LightningModule):
             del state[key]
         checkpoint["backbone_fingerprint"] = self.backbone_fingerprint
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Puts this module's backbone in the place of the one that was left out.
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's can be called on the class alone, too
+        cls, checkpoint_path: Any, map_location: Any = None, *args: Any, **kwargs: Any
+    ) -> "GelClassifier":
+        """Brings a model back from a checkpoint file, as Lightning's method of this name, after checking the file.
+
+        Args:
+            checkpoint_path: path of the file; URLs and open files are refused.
+            map_location: device of the model; None takes the CPU.
+            *args: as for Lightning's method.
+            **kwargs: likewise, and arguments of :class:`GelClassifier` that go over the checkpoint's. A head,
+                optimizer or scheduler outside of torch and gel_lightning has to be named here, or to be in use in
+                this process already.
 
         Raises:
-            GelError: the head was trained on the features of other weights, or the checkpoint is not ours.
+            GelError: the file is absent, damaged, not ours or names classes that nobody here has named.
         """
-        trained_on = checkpoint.get("backbone_fingerprint")
-        if trained_on is None:
-            raise GelError("not a checkpoint of GelClassifier; name one that gel-fit fit has written")
+        copy, own = checked_copy(checkpoint_path, {key: kwargs.pop(key) for key in DESCRIBED if key in kwargs})
+        kwargs |= {**own, "weights_only": True}
+        model = super().load_from_checkpoint(copy, map_location or "cpu", *args, **kwargs)
+        assert isinstance(model, cls)
+        return model
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks a checkpoint, and puts this module's backbone in the place of the one that was left out.
+
+        Raises:
+            GelError: the head was trained on the features of other weights, or the checkpoint is damaged or not ours.
+        """
+        prepare(checkpoint, self)
+        trained_on = checkpoint["backbone_fingerprint"]
         if trained_on != self.backbone_fingerprint:
             raise GelError(
                 f"the checkpoint's head was trained on other {self.hparams['backbone']} weights than "
@@ -330,7 +355,7 @@ class GelClassifier(LightningModule):
             self.log(name, value, prog_bar=shown)
 
     def _not_finite(self, stage: str) -> str:
-        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        checkpoint = best_model_path(self.trainer)
         kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was written yet"
         return (
             f"the {stage} loss is no longer a number in epoch {self.current_epoch}; {kept}; "
@@ -373,7 +398,9 @@ def plain_description(name: str, value: Any) -> Any:
     Raises:
         GelError: the value is a function, or has arguments that are not plain data.
     """
-    if not callable(value):
+    if isinstance(value, dict):
+        return {**value, "class_path": public_name(value["class_path"])}
+    if not callable(value) and (name not in DESCRIBED or value is None):
         return value
     target, arguments = (value.func, value.keywords) if isinstance(value, partial) else (value, {})
     described = {
@@ -386,25 +413,18 @@ def plain_description(name: str, value: Any) -> Any:
             f"{name} must be a class that can be imported, or functools.partial of one with keyword arguments, "
             f"so that a checkpoint can name it; got {value!r}"
         )
-    return described
+    return {**described, "class_path": name_class(name, target)}
 
 
 def described_class(name: str, value: Any) -> Any:
     """Finds the class that :func:`plain_description` has described, with its arguments; other values stay.
 
     Raises:
-        GelError: there is no such class here, or it is not of the kind that ``name`` says.
+        GelError: nobody has named the class here, and it is not one of the table.
     """
     if not isinstance(value, dict):
         return value
-    path = value["class_path"]
-    try:
-        found = pkgutil.resolve_name(path)
-    except (ImportError, AttributeError) as error:
-        raise GelError(f"{name} {path} cannot be imported ({error}); install or import what defines it") from error
-    if not (isinstance(found, type) and issubclass(found, DESCRIBED[name])):
-        raise GelError(f"{name} {path} is no {DESCRIBED[name].__name__}; this is no checkpoint of gel-fit")
-    return partial(found, **value.get("init_args") or {})
+    return partial(find_class(name, value["class_path"]), **value.get("init_args") or {})
 
 
 def _is_plain(value: Any) -> bool:

@@ -17,6 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import replacing
 from gel_lightning.core.xla import device_name
+from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.classifier import GelClassifier
 
 HARDWARE = ("cpu", "gpu", "tpu")
@@ -106,7 +107,7 @@ class ResultsFile(Timer):
                 "seed": self.seed,
                 "test_pictures": _pictures(trainer.test_dataloaders),
                 **self._val,
-                "checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", ""),
+                "checkpoint": best_model_path(trainer),
                 "device": device_name(trainer.strategy.root_device),
             },
         )

@@ -496,17 +496,17 @@ def test_head_keeps_its_arguments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "path", "said"),
+    ("option", "path"),
     [
-        ("head", "no_such_package.Head", "cannot be imported"),
-        ("head", "gel_lightning.models.heads.NoSuchHead", "cannot be imported"),
-        ("head", "os.system", "is no Module"),
-        ("optimizer", "subprocess.Popen", "is no Optimizer"),
-        ("lr_scheduler", "torch.nn.Linear", "is no LRScheduler"),
+        ("head", "no_such_package.Head"),
+        ("head", "gel_lightning.models.heads.NoSuchHead"),
+        ("head", "os.system"),
+        ("optimizer", "subprocess.Popen"),
+        ("lr_scheduler", "torch.nn.Linear"),
     ],
 )
 def test_checkpoint_that_names_what_is_not_there_or_not_meant_is_refused(
-    option: str, path: str, said: str, tmp_path: Path
+    option: str, path: str, tmp_path: Path
 ) -> None:
     model = small(class_names=["gel", "not_gel"])
     trainer = make_trainer(tmp_path)
@@ -516,7 +516,7 @@ def test_checkpoint_that_names_what_is_not_there_or_not_meant_is_refused(
     checkpoint["hyper_parameters"][option] = {"class_path": path}
     torch.save(checkpoint, tmp_path / "c.ckpt")
     text = refused(lambda: GelClassifier.load_from_checkpoint(tmp_path / "c.ckpt"))
-    assert text.startswith(f"{option} {path} {said}")
+    assert text.startswith(f"{tmp_path / 'c.ckpt'}: {option} '{path}' is no class of torch.")
 
 
 def test_checkpoint_goes_with_the_weights_it_was_trained_on(train_dir: Path, tmp_path: Path) -> None:
