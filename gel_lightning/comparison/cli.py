@@ -45,6 +45,7 @@ from gel_lightning.comparison.records import (
     write_predictions,
 )
 from gel_lightning.comparison.report import REPORT, make_report
+from gel_lightning.comparison.settings import read_settings
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
@@ -306,11 +307,11 @@ def compare_command(args: Sequence[str]) -> None:
     resumed = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     resumed.add_argument("--resume", nargs="?")  # without a value it is the other parser that complains
     resume = resumed.parse_known_args(args)[0].resume
-    given = [*(["--config", str(comparison_folder(resume) / CONFIG)] if resume else []), *args]
+    kept = ["--config", read_settings(comparison_folder(resume) / CONFIG, args)] if resume else []
     # Lightning warns of arguments that are given beside those of the command line.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     cli = CompareCLI(
-        args=given,
+        args=[*kept, *args],
         run=False,
         save_config_callback=None,
         parser_class=Parser,
