@@ -40,7 +40,8 @@ def read_settings(path: Path, given: Sequence[str]) -> str:
     named = set(_named(given))
     options = {argument.partition("=")[0] for argument in given}
     model = settings.get("model")
-    for kind in DESCRIBED if isinstance(model, dict) else ():
+    model = model if isinstance(model, dict) else {}
+    for kind in DESCRIBED:
         described = model.get(kind)
         if isinstance(described, dict) and described.get("class_path") not in named:
             try:

@@ -35,9 +35,9 @@ def prepare(checkpoint: dict[str, Any], model: "GelClassifier") -> None:
     """
     own = {kind: model.hparams[kind] for kind in DESCRIBED}
     described = checkpoint.get("hyper_parameters")
-    for kind in DESCRIBED if isinstance(described, dict) else ():
-        if callable(described.get(kind)):  # given to load_from_checkpoint in place of the checkpoint's
-            described[kind] = own[kind]
+    if isinstance(described, dict):
+        # What was given to load_from_checkpoint in place of the checkpoint's.
+        described.update({kind: own[kind] for kind in DESCRIBED if callable(described.get(kind))})
     check_fields(checkpoint, own)
     if model.class_names:
         check_state(checkpoint["state_dict"], model.head)
@@ -47,7 +47,7 @@ def prepare(checkpoint: dict[str, Any], model: "GelClassifier") -> None:
     if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
         check_resumable(checkpoint, model, trainer, Path(trainer.ckpt_path or ""))
         return
-    precision = type(trainer.precision_plugin).__qualname__ if trainer else None
+    precision = type(trainer.precision_plugin).__qualname__ if trainer else ""
     for key in (*TRAINING, precision):
         checkpoint.pop(key, None)
 
