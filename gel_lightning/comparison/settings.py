@@ -11,7 +11,7 @@ from gel_lightning.core.errors import GelError
 from gel_lightning.training.classes import DESCRIBED, TABLES, check_description, public_name
 
 TEXTS = {
-    *("train_dir", "test_dir", "predict_dir", "cache_dir", "default_root_dir", "dirpath", "filename", "monitor"),
+    *("train_dir", "test_dir", "predict_dir", "cache_dir", "default_root_dir", "filename", "monitor"),
     *("weights", "backbones", "name"),
 }
 """Options that take any text, which is never resolved to a class or a file of settings."""

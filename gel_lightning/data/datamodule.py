@@ -47,9 +47,11 @@ Number = TypeVar("Number", int, float)
 
 DATA_ROOT = Path("data/gel_electrophoresis")
 DRAWN_ROOT = Path("data/drawn")
+MAX_SIDE = 1024
+"""Pixels a side to which pictures are resized, at most: larger ones take gigabytes a batch."""
 MOST = {
     "batch_size": 1_000_000,
-    "image_size": 4096,
+    "image_size": MAX_SIDE,
     "num_workers": 1024,
     "views": 1000,
     "val_fraction": 1,

@@ -14,8 +14,11 @@ from gel_lightning.core.text import printable
 from gel_lightning.data.images import IMAGE_SUFFIXES, starts_as_picture
 
 UNREAD_SUFFIXES = frozenset(
-    ".1sc .ai .arw .cr2 .czi .dcm .dng .emf .eps .ico .jls .jxl .jxr .lif .nd2 .nef .oib .pbm .pcx .pdf .pgm .pnm .ppm "
-    ".psd .scn .svg .tga .vsi .wmf .xcf".split()
+    {
+        *(".1sc", ".ai", ".arw", ".cr2", ".czi", ".dcm", ".dng", ".emf", ".eps", ".ico", ".jls", ".jxl", ".jxr"),
+        *(".lif", ".nd2", ".nef", ".oib", ".pbm", ".pcx", ".pdf", ".pgm", ".pnm", ".ppm", ".psd", ".scn", ".svg"),
+        *(".tga", ".vsi", ".wmf", ".xcf"),
+    }
 )
 """Suffixes of other pictures: :func:`find_pictures` takes them, so that each gets a row with why it is not read."""
 
@@ -94,7 +97,7 @@ def read_class_folders(
         [path for pictures in classes.values() for path in pictures.paths],
         [label for label, pictures in classes.items() for _ in pictures.paths],
         names,
-        sum((Counter(pictures.left_out) for pictures in classes.values()), Counter(path.suffix.lower() for path in beside)),
+        sum((Counter(found.left_out) for found in classes.values()), Counter(path.suffix.lower() for path in beside)),
         _shared_folders(list(folders.values()), list(classes.values())),
     )
 

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from gel_lightning.core.archives import DamagedFileError, UnsafeFileError, all_finite, load_plain
 from gel_lightning.core.errors import GelError
+from gel_lightning.data.datamodule import MAX_SIDE
 from gel_lightning.models.backbones import LAST_LINEAR, num_features
 from gel_lightning.training.classes import DESCRIBED, TABLES, check_description, find_class, name_class, public_name
 
 MAX_COUNT = 2**40
 MAX_VALUES, MAX_DEPTH = 10**6, 32
 MAX_CLASSES = 10_000
-MAX_IMAGE_SIZE = 1024
-"""Pictures of this side take gigabytes a batch already."""
 
 FOREIGN = ("hparams", "module_arguments", "hparams_type", "hparams_name", "_instantiator")
 """What Lightning would take arguments or classes from besides ``hyper_parameters``; ours have nothing there."""
@@ -245,7 +244,7 @@ FIELDS: dict[str, tuple[type, Callable[[Any], bool]]] = {
     "global_step": (int, _is_count),
 }
 DATA: dict[str, tuple[type, Callable[[Any], bool]]] = {
-    "image_size": (int, lambda size: 1 <= size <= MAX_IMAGE_SIZE),
+    "image_size": (int, lambda size: 1 <= size <= MAX_SIDE),
     "seed": (int, lambda seed: 0 <= seed < 2**32),
     "val_fraction": (float, _is_share),
     "test_fraction": (float, _is_share),

@@ -309,7 +309,7 @@ class GelClassifier(LightningModule):
         checkpoint["drawn"] = self.drawn
 
     @classmethod
-    def load_from_checkpoint(  # type: ignore[override]  # Lightning's can be called on the class alone, too
+    def load_from_checkpoint(
         cls, checkpoint_path: Any, map_location: Any = None, *args: Any, **kwargs: Any
     ) -> "GelClassifier":
         """Brings a model back from a checkpoint file, as Lightning's method of this name, after checking the file.
@@ -506,7 +506,7 @@ def plain_description(name: str, value: Any) -> Any:
             f"{name} must be a class that can be imported, or functools.partial of one with keyword arguments, "
             f"so that a checkpoint can name it; got {value!r}"
         )
-    return {**described, "class_path": name_class(name, target)}
+    return {**described, "class_path": name_class(name, cast(type, target))}
 
 
 def described_class(name: str, value: Any) -> Any:

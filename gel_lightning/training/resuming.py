@@ -216,7 +216,7 @@ def _step(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> N
         return
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step(lambda: torch.zeros(()))
+    optimizer.step(lambda: 0.0)
 
 
 def _tensors(value: Any) -> list[Tensor]:

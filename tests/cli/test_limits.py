@@ -22,7 +22,7 @@ HUGE = str(10**20)
     ("options", "words"),
     [
         (["--data.image_size", "31", "--model.backbone", "vgg16"], ["31 pixels", "vgg16", "--data.image_size 32"]),
-        (["--data.image_size", "100000"], ["--data.image_size is 100000", "4,096"]),
+        (["--data.image_size", "100000"], ["--data.image_size is 100000", "1,024"]),
         (["--model.head.hidden", f"[{HUGE}, 3]"], ["--model.head.hidden", "65,536"]),
         (["--model.head.dropout", "[1.5, 0.1]"], ["--model.head.dropout is 1.5"]),
         ([*STEP, "0"], ["--model.lr_scheduler", "refused"]),

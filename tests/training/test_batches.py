@@ -60,7 +60,9 @@ def test_the_first_batch_far_outside_0_to_1_is_refused(kind: str, stage: str) ->
 
 
 @pytest.mark.parametrize(
-    "pictures", [PICTURES, PICTURES * 1.4 - 0.2, torch.zeros(1, 1, 8, 8), torch.randn(4, 512) * 100], ids=str
+    "pictures",
+    [PICTURES, PICTURES * 1.4 - 0.2, torch.zeros(1, 1, 8, 8), torch.randn(4, 512) * 100],
+    ids=["pictures", "beyond by interpolation", "black", "vectors"],
 )
 def test_pictures_in_0_to_1_and_feature_vectors_pass(pictures: Tensor) -> None:
     check_pictures(pictures)

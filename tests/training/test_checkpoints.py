@@ -14,8 +14,9 @@ from torch import nn
 
 from gel_lightning import GelClassifier, MultiLayerHead
 from gel_lightning.core.errors import GelError
+from gel_lightning.data.datamodule import MAX_SIDE
 from gel_lightning.training import classes
-from gel_lightning.training.checkpoints import MAX_IMAGE_SIZE, read_checkpoint
+from gel_lightning.training.checkpoints import read_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,7 @@ HIDDEN = {"class_path": "gel_lightning.MultiLayerHead", "init_args": {"hidden": 
         ({"hyper_parameters__lr_scheduler": {"class_path": "os.system"}}, ["no class of torch.optim.lr_scheduler"]),
         ({"hyper_parameters__optimizer": None, "hyper_parameters__head": None}, ["head is missing"]),
         ({"GelDataModule": {"image_size": 100_000}}, ["image_size is 100000"]),
-        ({"GelDataModule": {"image_size": MAX_IMAGE_SIZE + 1}}, ["image_size"]),
+        ({"GelDataModule": {"image_size": MAX_SIDE + 1}}, ["image_size"]),
         ({"GelDataModule": {"seed": -1}}, ["seed is -1"]),
         ({"GelDataModule": {"val_fraction": 1.0}}, ["val_fraction is 1.0"]),
         ({"GelDataModule": []}, ["GelDataModule is []"]),
