@@ -5,7 +5,6 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 from gel_lightning.core.errors import GelError
@@ -25,7 +24,7 @@ UNREAD_SUFFIXES = frozenset(
 CLUTTER = frozenset({"@eadir", "__macosx", "$recycle.bin", "thumbs.db", "desktop.ini"})
 """Names, in lower case, of folders and files that systems add unasked."""
 
-_NONE_LEFT_OUT: Mapping[str, int] = MappingProxyType({})
+_NONE_LEFT_OUT: Mapping[str, int] = {}
 
 
 class FoundPictures(NamedTuple):

@@ -463,7 +463,7 @@ def test_predict_says_what_it_cannot_read_and_what_it_leaves_out(tmp_path: Path,
     assert (ran.status, ran.err) == (0, "")
     assert "-pictures/photo.psd: is a Photoshop document, not a picture that can be read" in ran.out
     assert "-pictures: 1 file left out, not taken for pictures: 1 .txt" in ran.out
-    rows = read_rows_of((tmp_path / "predictions.csv").read_text())
+    rows = read_rows_of((tmp_path / "predictions.csv").read_text(encoding="utf-8-sig"))
     assert [row["path"] for row in rows] == ["./-pictures/good.png", "./-pictures/photo.psd"]
     assert rows[1]["error"].startswith("is a Photoshop document")
 

@@ -12,6 +12,11 @@ from conftest import FIT, Ran, gel_fit, made_once, read_rows
 Options = tuple[object, ...]
 TINY_FIT = (*FIT, "--model.head", "LinearHead", "--trainer.max_epochs", "2")
 COMMAND = {"class_path": "os.system", "init_args": {"command": "touch PWNED"}}
+OTHER_CHECKPOINTS = (
+    *("--trainer.callbacks+=OnExceptionCheckpoint", "--trainer.callbacks.dirpath=others"),
+    *("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=val/loss"),
+    *("--trainer.callbacks.mode=max", "--trainer.callbacks.dirpath=others"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +24,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, pictures: Options) -> Path:
     """The folder of a run."""
 
     def make(folder: Path) -> None:
-        options = ("--trainer.callbacks+=OnExceptionCheckpoint", "--trainer.callbacks.dirpath=others")
-        worst = ("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=val/loss")
-        worst = (*worst, "--trainer.callbacks.mode=max", "--trainer.callbacks.dirpath=others")
-        ran = gel_fit("fit", *TINY_FIT, *pictures, *options, *worst, cwd=folder)
+        ran = gel_fit("fit", *TINY_FIT, *pictures, *OTHER_CHECKPOINTS, cwd=folder)
         (folder / "err").write_text(f"{ran.status} {ran.err}")
 
     return made_once(tmp_path_factory, "hostile", make)
@@ -77,7 +79,8 @@ def test_a_run_that_was_moved_reports_its_own_best(fitted: Path, tmp_path: Path,
     moved = Path(shutil.copytree(run, tmp_path / "moved/name/version_0"))
     before = (run / "checkpoints/best.ckpt").read_bytes()
     last = moved / "checkpoints/last.ckpt"
-    ran = gel_fit("fit", *TINY_FIT, *pictures, "--ckpt_path", last, "--results_file", "r.csv", cwd=tmp_path)
+    options = (*OTHER_CHECKPOINTS, "--ckpt_path", last, "--results_file", "r.csv")
+    ran = gel_fit("fit", *TINY_FIT, *pictures, *options, cwd=tmp_path)
     assert (ran.status, ran.err) == (0, "")
     (row,) = read_rows(tmp_path / "r.csv")
     assert row["checkpoint"] == str(moved / "checkpoints/best.ckpt")
