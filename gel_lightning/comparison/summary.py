@@ -18,7 +18,7 @@ from gel_lightning.comparison.statistics import (
     factor_effects,
     resampled_share,
 )
-from gel_lightning.training.metrics import make_metrics, metrics_of_positive, positive_class, single_values
+from gel_lightning.training.metrics import measure, metrics_of_positive, positive_class, single_values
 
 
 class Metric(NamedTuple):
@@ -89,7 +89,6 @@ class Summary:
             Metric("log_loss", "log loss", bounded=False, more_is_better=False),
             Metric("calibration_error", "calibration error", more_is_better=False),
         ]
-        self._measure = make_metrics(names)
         first = comparison.records[0]
         self.groups = _different(first.folds, comparison.about["near_duplicates"])
         models = [self._model(record) for record in comparison.records]
@@ -158,9 +157,8 @@ class Summary:
 
         names = self.comparison.class_names
         probabilities = outcome.probabilities / outcome.probabilities.sum(axis=1, keepdims=True)
-        self._measure.reset()
-        self._measure.update(torch.from_numpy(probabilities), torch.from_numpy(outcome.labels))
-        values = {key: float(value) for key, value in single_values(self._measure.compute(), names).items()}
+        measured = measure(torch.from_numpy(probabilities), torch.from_numpy(outcome.labels), names)
+        values = {key: float(value) for key, value in single_values(measured, names).items()}
         values["log_loss"] = float(log_loss(outcome.labels, probabilities, labels=range(len(names))))
         return values
 

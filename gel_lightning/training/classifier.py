@@ -3,7 +3,7 @@
 import json
 import pkgutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MetricCollection
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.xla import run_gathered
@@ -31,11 +30,10 @@ from gel_lightning.models.backbones import (
     weights_identity,
 )
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
-from gel_lightning.training.metrics import make_metrics, single_values
+from gel_lightning.training.metrics import measure, single_values
 
 DEFAULT_CLASSES = ("gel", "not_gel")
 DEFAULT_OPTIMIZER = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
-STAGES = ("train", "val", "test")
 DESCRIBED = {"head": nn.Module, "optimizer": Optimizer, "lr_scheduler": LRScheduler}
 
 
@@ -50,7 +48,8 @@ class GelClassifier(LightningModule):
 
     Attributes:
         backbone: the frozen :class:`~gel_lightning.models.backbones.Backbone`.
-        confusion_matrices: of the last epoch of each stage, ``[classes, classes]``, a row for each actual class.
+        confusion_matrices: of the last epoch of each stage, ``[classes, classes]``, a row for each actual class. The
+            stages are ``train``, ``val`` and ``test``; where there are several test loaders by name, those names.
         probabilities: of the last epoch of each stage, ``[N, classes]``, in the order of its loader.
         logs_metrics: False logs nothing but losses while fitting, which takes half the time on stored vectors.
 
@@ -108,8 +107,7 @@ class GelClassifier(LightningModule):
         self.probabilities: dict[str, Tensor] = {}
         # Losses, probabilities, labels and indices of the batches of an epoch, and what is computed of them in the end,
         # on the CPU: on other devices that would be many small steps, with XLA programs of many shapes.
-        self._outcomes: dict[str, list[tuple[Tensor, ...]]] = {stage: [] for stage in STAGES}
-        self._metrics: dict[str, MetricCollection] = {}
+        self._outcomes: dict[str, list[tuple[Tensor, ...]]] = {}
         if class_names is not None:
             self._name_classes(class_names)
 
@@ -178,9 +176,9 @@ class GelClassifier(LightningModule):
         """Returns what :meth:`training_step` returns."""
         return self._step(batch, batch_idx, "val")
 
-    def test_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Returns what :meth:`training_step` returns."""
-        return self._step(batch, batch_idx, "test")
+        return self._step(batch, batch_idx, list(by_stage("test", self.trainer.test_dataloaders))[dataloader_idx])
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Returns the probability of each class, shape ``[N, classes]``."""
@@ -219,8 +217,9 @@ class GelClassifier(LightningModule):
         self._end_epoch("val")
 
     def on_test_epoch_end(self) -> None:
-        """Logs the test metrics."""
-        self._end_epoch("test")
+        """Logs the metrics of each test set."""
+        for stage in by_stage("test", self.trainer.test_dataloaders):
+            self._end_epoch(stage)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Gives the optimizer the head's parameters, and no others.
@@ -268,12 +267,10 @@ class GelClassifier(LightningModule):
             checkpoint["state_dict"] = own | checkpoint["state_dict"]
 
     def _name_classes(self, names: Sequence[str]) -> None:
-        """Makes what depends on the classes: the head and the metrics."""
+        """Makes what depends on the classes: the head."""
         self.class_names = tuple(names)
         self.hparams["class_names"] = list(names)
         self.head = self.make_head(self.num_features, len(names))
-        metrics = make_metrics(names)
-        self._metrics = {stage: metrics.clone(prefix=f"{stage}/") for stage in STAGES}
 
     def _loss_weights(self, train_class_counts: Sequence[int] | None) -> Tensor:
         """One weight a class, shape ``[classes]``."""
@@ -299,7 +296,7 @@ class GelClassifier(LightningModule):
         probabilities = logits.detach().softmax(dim=1)
         # Metrics take longer to update than a small head to train: they get an epoch at once.
         if batch_idx == 0:
-            self._outcomes[stage].clear()
+            self._outcomes[stage] = []
         indices = batch[2] if len(batch) > 2 else torch.full_like(labels, -1)
         losses = loss.detach().expand(len(labels))
         if stage != "train":  # of each picture, since a process may get some that do not count
@@ -309,8 +306,7 @@ class GelClassifier(LightningModule):
 
     def _end_epoch(self, stage: str) -> None:
         """Logs the epoch's metrics, and stops a training whose loss is no longer a number."""
-        columns = [torch.cat(parts) for parts in zip(*self._outcomes[stage], strict=True)]
-        self._outcomes[stage].clear()
+        columns = [torch.cat(parts) for parts in zip(*self._outcomes.pop(stage), strict=True)]
         labels, _, losses, self.probabilities[stage] = gathered(self, columns)
         if self.trainer.sanity_checking:
             return
@@ -319,12 +315,10 @@ class GelClassifier(LightningModule):
         if fitting and not torch.isfinite(values[f"{stage}/loss"]):
             raise GelError(self._not_finite(stage))
         if self.logs_metrics or not fitting:
-            metrics = self._metrics[stage]
-            metrics.update(self.probabilities[stage], labels)
-            computed = metrics.compute()
-            metrics.reset()
-            self.confusion_matrices[stage] = computed[f"{stage}/confusion_matrix"]
-            values |= single_values(computed, self.class_names)
+            computed = measure(self.probabilities[stage], labels, self.class_names)
+            self.confusion_matrices[stage] = computed["confusion_matrix"]
+            measured = single_values(computed, self.class_names)
+            values |= {f"{stage}/{name}": value for name, value in measured.items()}
         for name, value in values.items():
             shown = name in ("train/loss", "val/loss", "val/accuracy")
             self.log(name, value, prog_bar=shown)
@@ -336,6 +330,11 @@ class GelClassifier(LightningModule):
             f"the {stage} loss is no longer a number in epoch {self.current_epoch}; {kept}; "
             "lower the learning rate (--model.optimizer.lr)"
         )
+
+
+def by_stage(stage: str, loaders: Any) -> dict[str, Any]:
+    """The loaders of a stage by what their metrics are named after: the stage, or the names that the loaders have."""
+    return dict(loaders) if isinstance(loaders, Mapping) else {stage: loaders}
 
 
 def gathered(module: LightningModule, columns: Sequence[Tensor]) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """How good a classifier is: the metrics of every stage, and of every comparison."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -55,6 +56,19 @@ def make_metrics(class_names: Sequence[str]) -> MetricCollection:
             "confusion_matrix": MulticlassConfusionMatrix(classes, **alone),
         }
     )
+
+
+@lru_cache(maxsize=4)
+def _metrics(class_names: tuple[str, ...]) -> MetricCollection:
+    return make_metrics(class_names)  # which takes longer than to compute them
+
+
+def measure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
+    """Computes the metrics of :func:`make_metrics` of ``[N, classes]`` probabilities and ``[N]`` labels."""
+    metrics = _metrics(tuple(class_names))
+    metrics.reset()
+    metrics.update(probabilities, labels)
+    return metrics.compute()
 
 
 def single_values(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str, Tensor]:
