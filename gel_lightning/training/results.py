@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ MODEL_IDS = {
 """The numbers of the original study: 1 to 12 on the CPU, 13 to 24 on the GPU; 25 to 36 on the TPU likewise."""
 
 VAL_METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
-COLUMNS = (
+FIRST_COLUMNS = (
     # The original study's twelve, under its names and in its order.
     *("model_id", "hardware_type", "pretrained_model", "classifier_head", "opt_alg", "training_time_mins"),
     *("inference_time_secs", "accuracy", "precision", "recall", "conf_mat", "roc_auc"),
@@ -39,6 +41,12 @@ COLUMNS = (
     *(f"val_{name}" for name in VAL_METRICS),
     *("version", "checkpoint", "device", "error"),
 )
+"""Of every results file, the oldest ones too."""
+ADDED_COLUMNS = ("learning_rate", "batch_size", "class_weights", "lr_scheduler", "data_folder", "image_size")
+"""Columns of later versions go here; a file that lacks some gets them with its next row."""
+COLUMNS = (*FIRST_COLUMNS, *ADDED_COLUMNS)
+NAMED_COLUMNS = re.compile("accuracy_.+")
+"""Columns that only some files have: accuracy_NAME, on the test set NAME."""
 
 
 class ResultsFile(Timer):
@@ -76,6 +84,7 @@ class ResultsFile(Timer):
             "epochs": trainer.current_epoch,
             "train_pictures": _pictures(trainer.train_dataloader),
             "version": _version(trainer),
+            "learning_rate": trainer.optimizers[0].defaults.get("lr", ""),
         }
         self._keep_validation(trainer)
 
@@ -108,6 +117,7 @@ class ResultsFile(Timer):
                 **self._val,
                 "checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", ""),
                 "device": device_name(trainer.strategy.root_device),
+                **_settings(trainer, pl_module),
             },
         )
 
@@ -134,32 +144,36 @@ def model_columns(hardware: str, backbone: str, head: str, optimizer: str) -> di
     }
 
 
-def add_result(path: Path, row: dict[str, Any]) -> None:
+def add_result(path: Path, row: Mapping[str, Any]) -> None:
     """Adds a row to a results file, or begins one.
 
     Args:
-        path: the CSV file.
-        row: a value for each of :data:`COLUMNS`; absent ones are left empty.
+        path: the CSV file. Columns of the row that it lacks are added to it, empty in its other rows.
+        row: a value for each of :data:`COLUMNS`, and for any of :data:`NAMED_COLUMNS`; absent ones are left empty.
 
     Raises:
-        GelError: the file is there and is not a results file.
+        GelError: the file is there and is not a results file, or has damaged rows and lacks columns.
         OSError: the file cannot be written; it is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         text = read_results(path)
+        present = _header(text)
+        columns = _columns(present, row)
+        if len(columns) > len(present) > 0:
+            text = _extended(path, text, columns)
         with replacing(path, newline="") as file:
-            file.write(text + _lines([row], header=not text))
+            file.write(text + _lines([row], columns, header=not text))
 
 
-def rewrite_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Puts a results file of these rows in the place of another."""
+def rewrite_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces a results file by one of these rows."""
     with replacing(path, newline="") as file:
-        file.write(_lines(rows, header=True))
+        file.write(_lines(rows, _columns((), *rows), header=True))
 
 
 def read_results(path: Path) -> str:
-    """Reads a results file, whole lines of it; empty if there is none.
+    """Reads a results file of this or an older version, whole lines of it; empty if there is none.
 
     Raises:
         GelError: the file is there and is not a results file.
@@ -171,33 +185,90 @@ def read_results(path: Path) -> str:
         return ""
     except (UnicodeDecodeError, IsADirectoryError):
         text = "not text"
-    if text and text.splitlines()[0] != ",".join(COLUMNS):
+    columns = _header(text)
+    more = columns[len(FIRST_COLUMNS) :]
+    known = all(name in ADDED_COLUMNS or NAMED_COLUMNS.fullmatch(name) for name in more)
+    if text and not (columns[: len(FIRST_COLUMNS)] == FIRST_COLUMNS and known and len(set(more)) == len(more)):
         raise GelError(f"{path}: not a results file of this version; move it away, or name another file")
     return text if not text or text.endswith("\n") else text + "\n"
 
 
-def _lines(rows: Iterable[Mapping[str, Any]], header: bool) -> str:
+def _header(text: str) -> tuple[str, ...]:
+    """The names of the columns; none where there is no text."""
+    first = next(iter(text.splitlines()), "")
+    return tuple(first.split(",")) if text else ()
+
+
+def _columns(present: Sequence[str], *rows: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that a file has, then those of this version and of the rows that it lacks."""
+    named = [name for row in rows for name in row if NAMED_COLUMNS.fullmatch(name)]
+    return tuple(dict.fromkeys([*present, *COLUMNS, *named]))
+
+
+def _extended(path: Path, text: str, columns: Sequence[str]) -> str:
+    """A results file with empty cells in the columns that it lacks; nothing else of it changes.
+
+    Raises:
+        GelError: a row is damaged, so that its new cells could end up in the wrong columns.
+    """
+    lines, rows = io.StringIO(text, newline="").readlines(), []
+    reader, begun = csv.reader(lines, strict=True), 0
+    width = len(_header(text))
+    try:
+        for row in reader:
+            *whole, last = lines[begun : reader.line_num]
+            end = last[len(last.rstrip("\r\n")) :]
+            if row and len(row) != width:
+                raise csv.Error(f"{len(row)} cells in {width} columns")
+            added = columns[width:] if begun == 0 else [""] * (len(columns) - width)
+            rows.append("".join([*whole, last.removesuffix(end), *(f",{cell}" for cell in added if row), end]))
+            begun = reader.line_num
+    except csv.Error as error:
+        raise GelError(f"{path}, line {reader.line_num}: {error}; mend the line, or name another file") from error
+    return "".join(rows)
+
+
+def _lines(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], header: bool) -> str:
     lines = io.StringIO()
-    writer = csv.DictWriter(lines, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(lines, columns, restval="", lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerows(rows)
     return lines.getvalue()
 
 
+def _settings(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
+    """What else makes two runs differ: batch size, class weights, scheduler, pictures and their size."""
+    data = getattr(trainer, "datamodule", None)
+    weights, scheduler = model.class_weights, model.hparams["lr_scheduler"]
+    return {
+        "batch_size": getattr(data, "batch_size", ""),
+        "class_weights": weights if isinstance(weights, str) else json.dumps(weights) if weights else "",
+        "lr_scheduler": _described(scheduler) if scheduler else "",
+        "data_folder": getattr(data, "train_dir", None) or getattr(data, "root", ""),
+        "image_size": getattr(data, "image_size", ""),
+    }
+
+
+def _described(scheduler: Mapping[str, Any]) -> str:
+    """A class with its arguments, such as ``StepLR(step_size=5)``."""
+    arguments = scheduler.get("init_args") or {}
+    return f"{class_name(scheduler)}({', '.join(f'{name}={value}' for name, value in arguments.items())})"
+
+
 def hyperparameters(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
-    """What makes a run: hardware, backbone, weights, head, optimizer and its settings, batch size, epochs."""
+    """What makes a run, in the order in which TensorBoard shows it: first what the comparisons here are about."""
     backbone, head, optimizer = short_names(model.hparams)
     settings = model.hparams["optimizer"].get("init_args") or {}
     return {
-        "hardware": _hardware(trainer.accelerator),
-        "backbone": backbone,
-        "weights": model.hparams["weights"],
-        "head": head,
         "optimizer": optimizer,
+        "head": head,
+        "backbone": backbone,
         "lr": settings.get("lr", "default"),
+        "weights": model.hparams["weights"],
         "batch_size": getattr(getattr(trainer, "datamodule", None), "batch_size", ""),
         "max_epochs": trainer.max_epochs,
+        "hardware": _hardware(trainer.accelerator),
     }
 
 
