@@ -13,10 +13,9 @@ from rich.table import Table
 from gel_lightning.core.store import Contents
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.datamodule import GelDataModule
+from gel_lightning.data.named_sets import name_of
 from gel_lightning.training.classifier import GelClassifier
 from gel_lightning.training.results import hyperparameters
-
-STAGE_NAMES = {"val": "validation", "test": "test"}
 
 
 class Announcement(Callback):
@@ -50,12 +49,24 @@ class Announcement(Callback):
 
 def print_data(data: GelDataModule, weights: str) -> None:
     """Prints what pictures there are, and whether this is but a demonstration."""
+    assert data.split is not None
     counts = {part: len(pictures.paths) for part, pictures in data.parts.items()}
     names = data.parts["train"].class_names
+    extra = f" ({len(data.split.extra)} of them drawn)" if data.split.extra else ""
     print_line(
-        f"{counts['train']} training, {counts['val']} validation and {counts['test']} test pictures of "
+        f"{counts['train']} training{extra}, {counts['val']} validation and {counts['test']} test pictures of "
         f"{len(names)} classes: {', '.join(names)}"
     )
+    if named := [f"{name_of(part)} ({count} pictures)" for part, count in counts.items() if name_of(part)]:
+        print_line(f"Also tested on: {', '.join(named)}")
+    for name, left_out in data.folders.left_out().items():
+        print_line(f"{left_out} pictures of class {name} left out (--data.class_names)")
+    for part, near in data.split.near_training.items():
+        if near:
+            print_line(
+                f"{near} of the {counts[part]} test pictures{f' of {name_of(part)}' if name_of(part) else ''} are "
+                "near-duplicates of training or validation pictures, and easier than others for that"
+            )
     made_up = ["drawn pictures"] * data.drawn + ["a random backbone"] * (weights == "none")
     if made_up:
         print_line(
@@ -73,18 +84,22 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
     """Prints a table of metrics, a column for each stage.
 
     Args:
-        metrics: of each stage, ``val`` or ``test``, values by name, such as ``test/accuracy``.
+        metrics: of ``val`` or ``test``, values by name, such as ``test/accuracy`` or ``test_NAME/accuracy``.
         model: the classifier that was measured.
     """
     table = Table(title=None)
     table.add_column("metric")
     rows: dict[str, list[str]] = {}
-    for stage, values in metrics.items():
+    by_stage: dict[str, dict[str, Any]] = {}
+    for key, value in [item for values in metrics.values() for item in values.items()]:
+        stage, _, name = key.partition("/")
+        by_stage.setdefault(stage, {})[name] = value
+    for stage, values in by_stage.items():
         matrix = model.confusion_matrices[stage]
         right, total = int(matrix.diagonal().sum()), int(matrix.sum())
-        table.add_column(f"{STAGE_NAMES[stage]} ({total} pictures)", justify="right")
-        for key, value in values.items():
-            name = key.partition("/")[2]
+        title = "validation" if stage == "val" else name_of(stage) or "test"
+        table.add_column(f"{title} ({total} pictures)", justify="right")
+        for name, value in values.items():
             text = f"{right}/{total}   {value:.4f}" if name == "accuracy" else f"{value:.4f}"
             rows.setdefault(name, []).append(text)
     for name, cells in rows.items():

@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from gel_lightning import __version__
 from gel_lightning.cli.console import Announcement, print_counts, print_line, print_metrics, print_stores
+from gel_lightning.cli.repeats import refuse_repeats
 from gel_lightning.core.distributed import (
     AlreadySaidError,
     LostProcesses,
@@ -289,6 +290,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if given[:1] == ["data"]:
             return data_command(given[1:])
+        refuse_repeats(given)
         with _thread_errors_raised():
             if given[:1] == ["compare"]:
                 from gel_lightning.comparison.cli import compare_command

@@ -10,7 +10,7 @@ from copy import deepcopy
 from itertools import product
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from lightning import seed_everything
@@ -97,9 +97,10 @@ class CompareCLI(GelCLI):
         )
         parser.add_argument(
             "--folds",
-            type=int | None,
+            type=int | Literal["groups"] | None,
             help="Cross-validation: deals the training and validation pictures into so many folds, and tests each "
-            "model on every fold, trained on the others. Near-duplicates share a fold; models share the folds.",
+            "model on every fold, trained on the others. Near-duplicates share a fold; models share the folds. "
+            "'groups' makes each group of --data.groups a fold.",
         )
         parser.add_argument(
             "--repeats", type=int, default=1, help="How many times they are dealt: 5 folds, 10 times, are 50 fits."
@@ -123,6 +124,8 @@ class CompareCLI(GelCLI):
         asked = config.trainer.accelerator
         if config.folds is None and config.repeats != 1:
             raise GelError("--repeats is how many times the folds are dealt; give --folds too, for example --folds 5")
+        if config.folds == "groups" and config.repeats != 1:
+            raise GelError("leaving each group out is the same every time; leave --repeats out")
         accelerators = config.accelerators or (present_accelerators() if asked == "auto" else [asked])
         self.models = grid(config.backbones, config.heads, config.optimizers, accelerators)
         self._dumps: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
@@ -145,8 +148,9 @@ class CompareCLI(GelCLI):
         self.parts = self.data.parts
         self.folds = {}
         if base.folds is not None:
-            places = product(range(1, base.repeats + 1), range(1, base.folds + 1))
-            self.folds = dict(zip(places, self.data.cross_validation(base.folds, base.repeats), strict=True))
+            dealt = self.data.cross_validation(base.folds, base.repeats)
+            places = product(range(1, base.repeats + 1), range(1, len(dealt) // base.repeats + 1))
+            self.folds = dict(zip(places, dealt, strict=True))
         self.folder = claimed(base, FOLDER) if base.resume is None else comparison_folder(base.resume)
         results = self.folder / RESULTS
         self._write_about(base)

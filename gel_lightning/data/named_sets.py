@@ -52,8 +52,8 @@ def part_of(name: str) -> str:
 
 
 def name_of(part: str) -> str:
-    """The name of the test set that a part holds; empty for the one without a name."""
-    return part.removeprefix(MAIN).removeprefix("_")
+    """The name of the test set that a part holds; empty for the one without a name, and for ``train`` and ``val``."""
+    return "" if part in ("train", "val", MAIN) else part.removeprefix(f"{MAIN}_")
 
 
 def is_tested(part: str) -> bool:
