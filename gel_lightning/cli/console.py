@@ -98,7 +98,7 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
         matrix = model.confusion_matrices[stage]
         right, total = int(matrix.diagonal().sum()), int(matrix.sum())
         title = "validation" if stage == "val" else name_of(stage) or "test"
-        table.add_column(f"{title} ({total} pictures)", justify="right")
+        table.add_column(f"{title} ({total} pictures)", justify="right", overflow="fold")
         for name, value in values.items():
             text = f"{right}/{total}   {value:.4f}" if name == "accuracy" else f"{value:.4f}"
             rows.setdefault(name, []).append(text)

@@ -49,7 +49,7 @@ FIRST_COLUMNS = (
 ADDED_COLUMNS = ("learning_rate", "batch_size", "class_weights", "lr_scheduler", "data_folder", "image_size")
 """Columns of later versions go here; a file that lacks some gets them with its next row."""
 COLUMNS = (*FIRST_COLUMNS, *ADDED_COLUMNS)
-NAMED_COLUMNS = re.compile("(test_pictures|accuracy|precision|recall|roc_auc|conf_mat)_\w+", re.ASCII)
+NAMED_COLUMNS = re.compile(r"(test_pictures|accuracy|precision|recall|roc_auc|conf_mat)_\w+", re.ASCII)
 """Columns that only some files have: accuracy_NAME and so on, on the test set NAME."""
 
 
