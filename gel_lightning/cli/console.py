@@ -135,41 +135,38 @@ def print_stores(root: Path, stores: Sequence[Contents]) -> None:
 
 
 def print_comparison(
-    rows: Sequence[Mapping[str, str]], cross_validated: Mapping[str, tuple[float, float, float]] | None = None
+    rows: Sequence[Mapping[str, str]],
+    names: Sequence[str],
+    cross_validated: Sequence[tuple[float, float, float]] | None = None,
+    chosen: bool = True,
 ) -> None:
-    """Prints the rows of a results file as a table, the best first, the failed models last.
-
-    The best is that of the highest cross-validated accuracy, else of the highest test accuracy and then ROC AUC; all
-    that have the same accuracy as the best are marked.
+    """Prints the rows of a results file as a table, the failed models last.
 
     Args:
-        rows: of the results file; those of equal cross-validated accuracy stay in this order.
-        cross_validated: accuracy and the ends of its interval, of each model by its name.
+        rows: of the results file, the best first.
+        names: of the models.
+        cross_validated: accuracy and the ends of its interval, of each model that did not fail.
+        chosen: whether the first is the best, which is marked.
     """
-
-    def accuracy(row: Mapping[str, str]) -> float:
-        return cross_validated[_model(row)][0] if cross_validated else float(row["accuracy"])
-
-    tested = [row for row in rows if not row["error"]]
-    tested.sort(key=lambda row: (accuracy(row), not cross_validated and float(row["roc_auc"])), reverse=True)
     table = Table("", "model", box=None)
-    for column in ("cross-validated" if cross_validated else "ROC AUC", "test", "training"):
+    for column in ("cross-validated" if cross_validated else "validation", "test", "training"):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in tested:
+    named = list(zip(rows, names, strict=True))
+    for place, (row, name) in enumerate((row, name) for row, name in named if not row["error"]):
         matrix = json.loads(row["conf_mat"])
         right, total = sum(line[i] for i, line in enumerate(matrix)), sum(map(sum, matrix))
-        best = accuracy(row) == accuracy(tested[0])
+        best = chosen and place == 0
         table.add_row(
             "★" if best else "",
-            _model(row),
-            _interval(*cross_validated[_model(row)]) if cross_validated else f"{float(row['roc_auc']):.3f}",
+            name,
+            _interval(*cross_validated[place]) if cross_validated else f"{float(row['val_accuracy'] or 'nan'):.3f}",
             f"{right}/{total}  {float(row['accuracy']):.3f}",
             f"{float(row['training_time_mins']) * 60:.1f} s",
             style="bold" if best else "",
         )
-    for row in rows:
+    for row, name in named:
         if row["error"]:
-            table.add_row("✗", _model(row), "failed", style="red")
+            table.add_row("✗", name, "failed", style="red")
     Console(markup=False).print(table)
 
 
@@ -182,7 +179,3 @@ def working(what: str) -> Iterator[None]:
     """Says what is being done for as long as it takes, in a terminal."""
     with Console().status(what):
         yield
-
-
-def _model(row: Mapping[str, str]) -> str:
-    return " ".join(row[name] for name in ("pretrained_model", "classifier_head", "opt_alg", "hardware_type"))

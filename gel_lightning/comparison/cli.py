@@ -4,7 +4,7 @@ import argparse
 import shlex
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from itertools import product
@@ -31,20 +31,34 @@ from gel_lightning.cli.main import (
 )
 from gel_lightning.comparison.answer import answer
 from gel_lightning.comparison.folds import fit_fold, outcome
-from gel_lightning.comparison.grid import BACKBONES, OPTIMIZERS, Model, grid, kind, present_accelerators, read_rows
+from gel_lightning.comparison.grid import (
+    BACKBONES,
+    OPTIMIZERS,
+    Model,
+    display_names,
+    grid,
+    kind,
+    present_accelerators,
+    read_rows,
+)
 from gel_lightning.comparison.records import (
     CURVES,
     PREDICTIONS,
+    REPORT,
     RESULTS,
     CurvesFile,
+    Record,
+    check_places,
+    finished,
+    locked,
     model_folder,
     read_about,
-    read_predictions,
     this_machine,
     write_about,
     write_predictions,
 )
-from gel_lightning.comparison.report import REPORT, make_report
+from gel_lightning.comparison.report import make_report
+from gel_lightning.comparison.summary import rank
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
@@ -151,11 +165,19 @@ class CompareCLI(GelCLI):
             dealt = self.data.cross_validation(base.folds, base.repeats)
             places = product(range(1, base.repeats + 1), range(1, len(dealt) // base.repeats + 1))
             self.folds = dict(zip(places, dealt, strict=True))
-        self.folder = claimed(base, FOLDER) if base.resume is None else comparison_folder(base.resume)
+        self.folder = claimed(base, FOLDER) if base.resume is None else comparison_folder(base.resume, (CONFIG,))
+        with locked(self.folder):
+            self._run(base)
+
+    def _run(self, base: Any) -> None:
+        """Fits the models that are not done yet, and makes the report."""
         results = self.folder / RESULTS
-        self._write_about(base)
-        done = {kind(row): row for row in read_rows(results) if self._is_done(row)}
-        rewrite_results(results, done.values())
+        check_places(self.folder)
+        self.about = self._describe(base)
+        kept = [record.row for record in finished(self.folder, self.about) if self._is_of_these(record, base)]
+        done = {kind(row) for row in kept}
+        write_about(self.folder, self.about)
+        rewrite_results(results, kept)
         _save(yaml.safe_load(self.parser.dump(base, skip_none=False)), self.folder / CONFIG, without=("resume",))
         models = [model for model in self.models if model.kind not in done]
         print_line(f"{len(models)} of {len(self.models)} models, in {from_here(self.folder)}")
@@ -178,9 +200,10 @@ class CompareCLI(GelCLI):
             rows = read_rows(results)
             unfinished = len(rows) < len(self.models)
             if unfinished or all(row["error"] for row in rows):
-                print_comparison(rows)
+                rows.sort(key=lambda row: rank(float(row["val_accuracy"] or "nan"), float(row["val_loss"] or "nan")))
+                print_comparison(rows, display_names(rows), chosen=False)
             else:
-                _report(self.folder)
+                _report(self.folder, {str(path) for pictures in self.parts.values() for path in pictures.paths})
             if base.trainer.logger is not False:
                 print_line(f"TensorBoard: tensorboard --logdir {from_here(self.folder)}")
             print_line(f"results: {from_here(results)}")
@@ -252,26 +275,25 @@ class CompareCLI(GelCLI):
         if base.seed_everything is not False:
             seed_everything(base.seed_everything, workers=True, verbose=False)
 
-    def _is_done(self, row: dict[str, str]) -> bool:
-        """Whether a model was fitted in all the ways that are asked for."""
-        path = self.folder / model_folder(row) / PREDICTIONS
-        if row["error"] or not path.exists():
-            return False
-        try:
-            outcomes = read_predictions(path, self.parts["train"].class_names)
-        except GelError:  # damaged: it is made anew
-            return False
-        return [outcome[:2] for outcome in outcomes] == [(0, 0), *self.folds]
+    def _is_of_these(self, record: Record, base: Any) -> bool:
+        """Whether a model was tested on the pictures, and in the folds, that it would be tested on now."""
+        whole = base.trainer.limit_test_batches in (None, 1.0)
+        for seen, parts in zip([record.test, *record.folds], [self.parts, *self.folds.values()], strict=True):
+            test, tested = parts["test"], len(seen.paths)
+            if whole and tested != len(test.paths):
+                return False
+            if seen.paths != tuple(map(str, test.paths[:tested])) or [*seen.labels] != [*test.labels[:tested]]:
+                return False
+        return True
 
-    def _write_about(self, base: Any) -> None:
-        """Notes what is run."""
+    def _describe(self, base: Any) -> dict[str, Any]:
+        """What is run, and what was run before it in a comparison that is resumed."""
         before: dict[str, Any] = {"commands": [], "weights": {}}
-        with suppress(GelError):  # absent in a new folder; damaged, it is made anew
+        with suppress(GelError):  # absent in a new folder; damaged, it is written again
             before = read_about(self.folder)
-        names = self.parts["train"].class_names
-        self.about = {
+        return {
             "commands": [*before["commands"], shlex.join(["gel-fit", "compare", *self.given])],
-            "class_names": names,
+            "class_names": list(self.parts["train"].class_names),
             "drawn": self.data.drawn,
             "pictures": {part: len(pictures.paths) for part, pictures in self.parts.items()},
             "folds": base.folds,
@@ -279,9 +301,9 @@ class CompareCLI(GelCLI):
             "seed": base.seed_everything,
             "weights": before["weights"],
             "near_duplicates": [[str(path) for path in group] for group in self.data.near_duplicates()],
+            "epoch": {"monitor": base.checkpoint.monitor or "", "mode": base.checkpoint.mode},
             **this_machine(),
         }
-        write_about(self.folder, self.about)
 
     def _settings(self, base: Any, model: Model) -> tuple[Any, dict[str, Any]]:
         """The settings of a model, as the parser has them and as plain data."""
@@ -310,7 +332,7 @@ def compare_command(args: Sequence[str]) -> None:
     resumed = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     resumed.add_argument("--resume", nargs="?")  # without a value it is the other parser that complains
     resume = resumed.parse_known_args(args)[0].resume
-    given = [*(["--config", str(comparison_folder(resume) / CONFIG)] if resume else []), *args]
+    given = [*(["--config", str(_settings_file(resume))] if resume else []), *args]
     # Lightning warns of arguments that are given beside those of the command line.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     cli = CompareCLI(
@@ -339,28 +361,52 @@ def report_command(args: Sequence[str]) -> None:
     _report(comparison_folder(parser.parse_args(list(args)).comparison))
 
 
-def _report(folder: Path) -> None:
+def _report(folder: Path, pictures: Container[str] = frozenset()) -> None:
     """Makes the report of a comparison, and prints what it begins with."""
+    check_places(folder)
     with working("writing the report"):
-        summary = make_report(folder)
-    rows = [model.record.row for model in summary.models] + summary.comparison.failed
-    shares = {model.name: model.estimates["accuracy"] for model in summary.models} if summary.folds else {}
-    print_comparison(rows, shares)
+        summary = make_report(folder, pictures)
+    comparison = summary.comparison
+    rows = [model.record.row for model in summary.models] + comparison.failed
+    names = [comparison.names[model_folder(row)] for row in rows]
+    print_comparison(rows, names, [model.estimates["accuracy"] for model in summary.models] if summary.folds else None)
     for paragraph in answer(summary):
         print_line(paragraph)
     print_line(f"report: {from_here(folder / REPORT)}")
 
 
-def comparison_folder(named: str) -> Path:
+def comparison_folder(named: str, needed: Sequence[str] = (CONFIG, RESULTS)) -> Path:
     """The folder of a comparison that is named by its number or itself.
+
+    Args:
+        named: its number or its path.
+        needed: the files that must be there.
 
     Raises:
         GelError: there is none.
     """
     folder = Path("lightning_logs", FOLDER, f"version_{named}") if named.isdecimal() else Path(named)
-    if not all((folder / name).is_file() for name in (CONFIG, RESULTS)):
+    if not all((folder / name).is_file() for name in needed):
         raise GelError(f"{folder}: no comparison there; name its number or its folder")
     return folder.absolute()
+
+
+def _settings_file(named: str) -> Path:
+    """The settings of a comparison that is resumed.
+
+    Raises:
+        GelError: there is no comparison, or its settings are not whole: what is missing would be the defaults.
+    """
+    path = comparison_folder(named, (CONFIG,)) / CONFIG
+    try:
+        text = path.read_text(encoding="utf-8")
+        settings = yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise GelError(f"{path}: damaged ({one_line(error)}); begin a new comparison") from error
+    needed = {"data", "model", "trainer", "checkpoint", *OWN} - {"resume"}
+    if not isinstance(settings, dict) or not needed <= settings.keys() or not text.endswith("\n"):
+        raise GelError(f"{path}: not all settings of a comparison; begin a new comparison")
+    return path
 
 
 def _named(folder: Path) -> str:

@@ -37,12 +37,14 @@ class Plot(NamedTuple):
         title: a short heading.
         caption: what is shown, of which pictures, and what the intervals are; its text for those who cannot see it too.
         figure: the figure.
+        on_page: whether the page shows it; or else it is in the folder of figures alone.
     """
 
     name: str
     title: str
     caption: str
     figure: Figure
+    on_page: bool = True
 
 
 def save(plot: Plot, folder: Path) -> str:
