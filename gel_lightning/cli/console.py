@@ -149,18 +149,19 @@ def print_comparison(
         chosen: whether the first is the best, which is marked.
     """
     table = Table("", "model", box=None)
-    for column in ("cross-validated" if cross_validated else "validation", "test", "training"):
+    tested: Mapping[str, str] = next((row for row in rows if not row["error"]), {})
+    sets = [key.removeprefix("accuracy_") for key in tested if key.startswith("accuracy_") and tested[key]]
+    for column in ("cross-validated" if cross_validated else "validation", "test", *sets, "training"):
         table.add_column(column, justify="right", no_wrap=True)
     named = list(zip(rows, names, strict=True))
     for place, (row, name) in enumerate((row, name) for row, name in named if not row["error"]):
-        matrix = json.loads(row["conf_mat"])
-        right, total = sum(line[i] for i, line in enumerate(matrix)), sum(map(sum, matrix))
         best = chosen and place == 0
         table.add_row(
             "★" if best else "",
             name,
             _interval(*cross_validated[place]) if cross_validated else f"{float(row['val_accuracy'] or 'nan'):.3f}",
-            f"{right}/{total}  {float(row['accuracy']):.3f}",
+            _right(row["conf_mat"]),
+            *(_right(row[f"conf_mat_{name}"]) for name in sets),
             f"{float(row['training_time_mins']) * 60:.1f} s",
             style="bold" if best else "",
         )
@@ -168,6 +169,13 @@ def print_comparison(
         if row["error"]:
             table.add_row("✗", name, "failed", style="red")
     Console(markup=False).print(table)
+
+
+def _right(conf_mat: str) -> str:
+    """How many pictures were taken for what they are, and their share."""
+    matrix = json.loads(conf_mat)
+    right, total = sum(line[i] for i, line in enumerate(matrix)), sum(map(sum, matrix))
+    return f"{right}/{total}  {right / total:.3f}"
 
 
 def _interval(value: float, low: float, high: float) -> str:

@@ -52,6 +52,7 @@ from gel_lightning.comparison.records import (
     finished,
     locked,
     model_folder,
+    predictions_file,
     read_about,
     this_machine,
     write_about,
@@ -62,6 +63,7 @@ from gel_lightning.comparison.summary import rank
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
+from gel_lightning.data.named_sets import MAIN, name_of, part_of
 from gel_lightning.training.callbacks import TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
@@ -268,8 +270,11 @@ class CompareCLI(GelCLI):
         write_about(self.folder, self.about)
 
     def _keep_predictions(self) -> None:
-        path = self.folder / self.name / PREDICTIONS
-        write_predictions(path, self.model.class_names, [outcome(self.model, self.data), *self.outcomes])
+        folder, names = self.folder / self.name, self.model.class_names
+        for part in filter(name_of, self.parts):
+            path = folder / predictions_file(name_of(part))
+            write_predictions(path, names, [outcome(self.model, self.data, part=part)])
+        write_predictions(folder / PREDICTIONS, names, [outcome(self.model, self.data), *self.outcomes])
 
     def _seed(self, base: Any) -> None:
         if base.seed_everything is not False:
@@ -278,8 +283,10 @@ class CompareCLI(GelCLI):
     def _is_of_these(self, record: Record, base: Any) -> bool:
         """Whether a model was tested on the pictures, and in the folds, that it would be tested on now."""
         whole = base.trainer.limit_test_batches in (None, 1.0)
-        for seen, parts in zip([record.test, *record.folds], [self.parts, *self.folds.values()], strict=True):
-            test, tested = parts["test"], len(seen.paths)
+        tests = [parts[MAIN] for parts in (self.parts, *self.folds.values())]
+        tests += [self.parts[part_of(name)] for name in record.named]
+        for seen, test in zip([record.test, *record.folds, *record.named.values()], tests, strict=True):
+            tested = len(seen.paths)
             if whole and tested != len(test.paths):
                 return False
             if seen.paths != tuple(map(str, test.paths[:tested])) or [*seen.labels] != [*test.labels[:tested]]:
@@ -295,8 +302,10 @@ class CompareCLI(GelCLI):
             "commands": [*before["commands"], shlex.join(["gel-fit", "compare", *self.given])],
             "class_names": list(self.parts["train"].class_names),
             "drawn": self.data.drawn,
-            "pictures": {part: len(pictures.paths) for part, pictures in self.parts.items()},
-            "folds": base.folds,
+            "pictures": {part: len(self.parts[part].paths) for part in ("train", "val", MAIN)},
+            "test_sets": {name_of(part): len(self.parts[part].paths) for part in filter(name_of, self.parts)},
+            "folds": len(self.folds) // base.repeats or None,
+            "groups": self.data.split.group_names if base.folds == "groups" and self.data.split else [],
             "repeats": base.repeats,
             "seed": base.seed_everything,
             "weights": before["weights"],

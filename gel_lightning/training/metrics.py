@@ -1,9 +1,11 @@
 """How good a classifier is: the metrics of every stage, and of every comparison."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -64,11 +66,20 @@ def _metrics(class_names: tuple[str, ...]) -> MetricCollection:
 
 
 def measure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
-    """Computes the metrics of :func:`make_metrics` of ``[N, classes]`` probabilities and ``[N]`` labels."""
+    """Computes the metrics of :func:`make_metrics` of ``[N, classes]`` probabilities and ``[N]`` labels.
+
+    Where a class has no picture, the ROC AUC is nan.
+    """
     metrics = _metrics(tuple(class_names))
     metrics.reset()
     metrics.update(probabilities, labels)
-    return metrics.compute()
+    with warnings.catch_warnings():
+        # It warns of classes with no picture, and takes 0 for what is undefined.
+        warnings.filterwarnings("ignore", message="No (negative|positive) samples in targets", category=UserWarning)
+        computed = metrics.compute()
+    if len(labels.unique()) < len(class_names):
+        computed["auroc"] = torch.tensor(torch.nan)
+    return computed
 
 
 def single_values(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str, Tensor]:
