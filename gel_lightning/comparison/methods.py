@@ -90,10 +90,10 @@ def _tests(summary: Summary) -> str:
         return f"{exact} One split shows no more than that."
     if summary.left_out:
         return (
-            "Cross-validated figures are of the pictures of all groups together. That of accuracy has the 95 % interval "
-            "of the corrected resampled t-test (Nadeau and Bengio 2003) over the groups, each weighted by its pictures "
-            "(Cochran 1977, single-stage cluster sampling); it tests differences too, with Holm's correction (1979) over "
-            f"all pairs of models, at a level of 5 %. {exact}"
+            "Cross-validated figures are of the pictures of all groups together. That of accuracy has the 95 % "
+            "interval of the corrected resampled t-test (Nadeau and Bengio 2003) over the groups, each weighted by its "
+            "pictures (Cochran 1977, single-stage cluster sampling); it tests differences too, with Holm's correction "
+            f"(1979) over all pairs of models, at a level of 5 %. {exact}"
         )
     return (
         "Means over the fits have the 95 % interval of the corrected resampled t-test (Nadeau and Bengio 2003), which "
