@@ -65,7 +65,7 @@ def print_data(data: GelDataModule, weights: str) -> None:
         if near:
             print_line(
                 f"{near} of the {counts[part]} test pictures{f' of {name_of(part)}' if name_of(part) else ''} are "
-                "near-duplicates of training or validation pictures, and easier than others for that"
+                "near-duplicates of training or validation pictures, which flatters the figures"
             )
     made_up = ["drawn pictures"] * data.drawn + ["a random backbone"] * (weights == "none")
     if made_up:
