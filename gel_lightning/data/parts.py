@@ -38,7 +38,7 @@ class Folders:
     extra: Path | None = None
 
     def read(self, folders: Path | Sequence[Path], class_names: Sequence[str] | None = None) -> LabelledPictures:
-        """Lists the pictures of folders; of ``class_names``, if given, as long as this leaves no class out."""
+        """Lists the pictures of folders, of the classes to take; without any, the folders must have ``class_names``."""
         return read_class_folders(folders, self.class_names or class_names, leave_out=self.class_names is not None)
 
     def read_tests(self, class_names: Sequence[str] | None = None) -> dict[str, LabelledPictures]:
@@ -102,7 +102,7 @@ class Split:
         self.near_training = {
             part: int(self._near(tests[part].paths, self._pool.pictures.paths).sum()) for part in folders.test
         }
-        # A drawn picture that looks like one of the others might be trained on where that one is held out.
+        # Without drawn near-duplicates of other pictures: those may be held out.
         near = self._near(drawn.paths, [path for some in (pictures, *tests.values()) for path in some.paths])
         self.extra = [(path, label) for path, label, no in zip(drawn.paths, drawn.labels, near, strict=True) if not no]
         self.parts = {**self._train_and_val(self._pool), **tests}

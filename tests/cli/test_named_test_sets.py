@@ -88,6 +88,16 @@ def test_a_checkpoint_is_tested_on_named_sets_alone(fitted: tuple[Path, Ran], tm
     assert "blot" in ran.err
 
 
+def test_drawn_pictures_are_added_to_the_training_pictures(train_dir: Path, test_dir: Path, tmp_path: Path) -> None:
+    options = ("--data.train_dir", train_dir, "--data.test_dir", test_dir, "--data.extra_drawn", "1")
+    ran = gel_fit("fit", *FIT, *options, "--trainer.max_epochs", "1", cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    assert "18 training (2 of them drawn), 4 validation and 8 test pictures" in ran.out
+    assert "demonstration with a random backbone" in ran.out, "the figures are of other pictures than the drawn ones"
+    (row,) = read_rows(tmp_path / "lightning_logs/results.csv")
+    assert [row[f"{part}_pictures"] for part in ("train", "val", "test")] == ["18", "4", "8"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
