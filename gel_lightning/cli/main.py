@@ -47,6 +47,7 @@ from gel_lightning.training.callbacks import (
 )
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
 from gel_lightning.training.results import HARDWARE, ResultsFile, class_name, short_names
+from gel_lightning.training.tensorboard import RunLogger
 
 DESCRIPTION = """Is this picture a gel electrophoresis image? `fit` trains a head on the features of a frozen
 network, and validates and tests it; `validate`, `test` and `predict` use a checkpoint that fit has written. More
@@ -205,7 +206,7 @@ class GelCLI(LightningCLI):
                 folder = self.claim_folder(config)
                 callbacks.append(EmptyRunRemover(folder))
             save_dir, name = folder.parent.parent, folder.parent.name
-            trainer.logger = TensorBoardLogger(save_dir, name, folder.name, default_hp_metric=False, **purge)
+            trainer.logger = RunLogger(save_dir, name, folder.name, default_hp_metric=False, **purge)
 
     def make_callbacks(self, config: Any) -> list[Callback]:
         """Makes the callbacks of this command."""

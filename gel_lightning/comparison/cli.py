@@ -228,10 +228,15 @@ class CompareCLI(GelCLI):
             LambdaCallback(on_test_end=lambda trainer, model: self._keep_predictions()),  # before the row
             ResultsFile(self.folder / RESULTS, config.seed_everything),
             CurvesFile(self.folder / self.name / CURVES),
-            TensorBoardPages(figures=False),
+            TensorBoardPages(figures=False, shown=self._varying()),
             *training_callbacks(config.seed_everything),
         ]
         return callbacks if config.trainer.enable_progress_bar is False else [*callbacks, self.progress]
+
+    def _varying(self) -> list[str]:
+        """The hyper-parameters by which models can differ here, and the learning rate."""
+        several = len({model.accelerator for model in self.models}) > 1
+        return ["optimizer", "head", "backbone", "lr", *(["hardware"] if several else [])]
 
     def _fit(self, base: Any, model: Model) -> None:
         """Fits, validates and tests one model, as `gel-fit fit` does, on the pictures that all share.

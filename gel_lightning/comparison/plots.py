@@ -33,7 +33,6 @@ from gel_lightning.comparison.drawing import (
     panels,
     row_axes,
     separate,
-    shorten,
     small_multiples,
     text_width,
 )
@@ -51,6 +50,7 @@ from gel_lightning.training.figures import (
     draw_confusion,
     ink_on,
     report_style,
+    shorten,
 )
 from gel_lightning.training.metrics import CALIBRATION_BINS, positive_class
 
@@ -63,7 +63,7 @@ TICKS = {
     **{60.0: "1 min", 600.0: "10 min", 3600.0: "1 h", 36000.0: "10 h", 360000.0: "100 h"},
 }
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
-AS_GOOD, WORSE = 0.85, 0.2  # places on the scale of colours
+AS_GOOD, WORSE = 0.1, 0.8  # places on a scale of colours from pale to dark
 FULL = 0.9  # bars that all reach it look alike
 LEAST_SPAN = 5.0  # percentage points that a scale of differences spans, so that a tenth does not look like much
 LEAST_LOSS = 1e-3  # that is shown: the scale is of powers, and the loss of training comes close to zero
@@ -113,16 +113,16 @@ def _heatmap(summary: Summary) -> Iterator[Plot]:
     top = 0.65 * text_width(labels, 8) + 0.2
     figure, (axes,) = row_axes([model.name for model in models], 0.26, top=top, bottom=0.35, right=0.75)
     shares = np.where(np.isfinite(values), np.where(alike > 0, AS_GOOD, WORSE), np.nan)
-    draw_table(axes, shares, [[_number(value) for value in row] for row in values])
+    draw_table(axes, shares, [[_number(value) for value in row] for row in values], "Blues")
     axes.set_xticks(range(len(metrics)), labels, rotation=40)
     for tick in axes.get_xticklabels():
         tick.set(ha="left", rotation_mode="anchor")
     told = summary.folds > 0
-    note(figure, "bright: not shown to be worse than the best; dark: shown to be worse; ↓ less is better", 0.1)
+    note(figure, "pale: not shown to be worse than the best; dark: shown to be worse; ↓ less is better", 0.1)
     where = f"means of {_folded(summary)}" if told else f"on {_tested(summary)}; one split cannot tell them apart"
     tests = (
         " In each column what is dark is shown to be worse than the best, by the corrected resampled t-test with "
-        "Holm's correction; what is bright is not."
+        "Holm's correction; what is pale is not."
     )
     yield Plot(
         "metrics_heatmap",

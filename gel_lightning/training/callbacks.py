@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -164,10 +165,13 @@ class TensorBoardPages(Callback):
 
     Args:
         figures: False leaves out figures and the projector.
+        shown: names of the hyper-parameters that are shown, those of
+            :func:`~gel_lightning.training.results.hyperparameters`; None shows all.
     """
 
-    def __init__(self, figures: bool = True) -> None:
+    def __init__(self, figures: bool = True, shown: Sequence[str] | None = None) -> None:
         self._figures = figures
+        self._shown = shown
         self._logger: TensorBoardLogger | None = None
         self._batches: list[list[tuple[Any, ...]]] = []  # of each loader
         self._seen: dict[str, Seen] = {}
@@ -182,7 +186,8 @@ class TensorBoardPages(Callback):
         writer = self._writer(trainer)
         if writer is None or not isinstance(pl_module, GelClassifier):
             return
-        charts = {name: ["Multiline", [f"train/{name}$", f"val/{name}$"]] for name in CURVES}
+        # With a RunLogger the tags of two runs, with another logger two tags of one run.
+        charts = {name: ["Multiline", [f"^{name}$", f"^(train|val)/{name}$"]] for name in CURVES}
         writer.add_custom_scalars({"training and validation": charts})
         if not self._figures:
             return
@@ -190,7 +195,10 @@ class TensorBoardPages(Callback):
         dataset = loader.dataset
         places = np.linspace(0, len(dataset) - 1, min(MOST, len(dataset))).astype(int).tolist()
         names = [pl_module.class_names[dataset[place][1]] for place in places]
-        captions = list(map(Caption, _thumbnails(dataset, places), names))
+        captions = [
+            Caption(picture, text, name=_name(dataset, place))
+            for picture, text, place in zip(_thumbnails(dataset, places), names, places, strict=True)
+        ]
         writer.add_figure("pictures/train", sheet_figure(captions, "Training pictures"))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -255,7 +263,9 @@ class TensorBoardPages(Callback):
         if self._figures:
             self._project(writer, pl_module)
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        self._logger.log_hyperparams(hyperparameters(trainer, pl_module), metrics)
+        settings = hyperparameters(trainer, pl_module)
+        shown = {name: settings[name] for name in settings if self._shown is None or name in self._shown}
+        self._logger.log_hyperparams(shown, metrics)
         self._logger.save()
         self._logger.finalize("success")
 
@@ -406,9 +416,16 @@ def _hardest(seen: Seen, class_names: tuple[str, ...]) -> list[Caption]:
             picture,
             f"{class_names[seen.labels[i]]} → {class_names[predicted[i]]} {confidence[i]:.2f}",
             WRONG if wrong[i] else RIGHT,
+            _name(seen.dataset, int(seen.indices[i])),
         )
         for i, picture in zip(order, pictures, strict=True)
     ]
+
+
+def _name(dataset: Any, index: int) -> str:
+    """The file name of a picture; nothing if the data set has none."""
+    paths = getattr(dataset, "paths", None)
+    return paths[index].name if paths else ""
 
 
 def _thumbnails(dataset: Any, indices: list[int]) -> Tensor:

@@ -21,12 +21,24 @@ from matplotlib.text import Text
 from PIL import Image
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from gel_lightning.comparison.drawing import Plot, plain, save, shorten
+from gel_lightning.comparison.drawing import Plot, save
 from gel_lightning.comparison.original import original_results
 from gel_lightning.comparison.plots import plots
 from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.summary import Summary
-from gel_lightning.training.figures import GRID, INK, MUTED, ON_DARK, ON_LIGHT, PALETTE, SURFACE, ink_on, report_style
+from gel_lightning.training.figures import (
+    GRID,
+    INK,
+    MUTED,
+    ON_DARK,
+    ON_LIGHT,
+    PALETTE,
+    SURFACE,
+    ink_on,
+    plain,
+    report_style,
+    shorten,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
