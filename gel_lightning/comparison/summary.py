@@ -137,6 +137,12 @@ class Summary:
         return groups
 
     @property
+    def by_group(self) -> list[tuple[str, Tested]]:
+        """What the best model made of each group that was left out, the lowest accuracy first."""
+        groups = zip(self.left_out, map(_tested, self.models[0].record.folds), strict=True) if self.left_out else ()
+        return sorted(groups, key=lambda group: (group[1].accuracy.value, -group[1].total))
+
+    @property
     def share(self) -> float:
         """Pictures of a fold over those of the others."""
         return 1 / (self.folds - 1)

@@ -70,6 +70,13 @@ def test_report_has_the_named_test_sets_and_the_groups(ran: tuple[Path, Ran]) ->
         assert model.estimates["accuracy"].value == pytest.approx(accuracy)
         assert model.estimates["auroc"].value == pytest.approx(roc_auc_score(labels, shares[:, 1]))
         assert np.isnan(model.estimates["auroc"].low)
+    best = summary.models[0]
+    assert sorted((name, tested.right, tested.total) for name, tested in summary.by_group) == [
+        (name, int((fold.probabilities.argmax(1) == fold.labels).sum()), len(fold.labels))
+        for name, fold in zip(["a", "b", "c", "plots alone"], best.record.folds, strict=True)
+    ]
+    shares = [tested.right / tested.total for _, tested in summary.by_group]
+    assert shares == sorted(shares)
     page = (folder / "report.html").read_text()
     for text in (
         "accuracy, one",
