@@ -123,15 +123,19 @@ class Split:
         groups = near_duplicate_groups(self._hashes(pictures.paths))
         if folders.groups is None:
             return Pool(pictures, groups, {})
-        named = np.array(read_groups(folders.groups, pictures.paths, folders.train))
+        named = read_groups(folders.groups, pictures.paths, folders.train)
         groups = joined_groups(named, groups)
-        members = {group: " + ".join(np.unique(named[groups == group])) for group in np.unique(groups).tolist()}
-        names = sorted(members.values())  # no two are equal, since each name is in one of them
-        numbers = np.array([names.index(members[group]) for group in range(len(names))], np.intp)
-        return Pool(pictures, numbers[groups], dict(enumerate(names)))
+        members: dict[int, list[str]] = {}
+        for name, group in sorted(set(zip(named, groups.tolist(), strict=True))):
+            members.setdefault(group, []).append(name)  # in the order of the first name of each
+        numbers = np.empty(len(members), np.intp)
+        numbers[list(members)] = np.arange(len(members))
+        return Pool(pictures, numbers[groups], dict(enumerate(" + ".join(names) for names in members.values())))
 
     def _near(self, paths: Sequence[Path], others: Sequence[Path]) -> NDArray[np.bool_]:
         """Whether each picture is a near-duplicate of one of the others."""
+        if not paths:
+            return np.zeros(0, bool)
         groups = near_duplicate_groups(self._hashes([*paths, *others]))
         return np.isin(groups[: len(paths)], groups[len(paths) :])
 
