@@ -64,7 +64,7 @@ from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
 from gel_lightning.data.named_sets import MAIN, name_of, part_of
-from gel_lightning.training.callbacks import TensorBoardPages
+from gel_lightning.training.callbacks import COMPARED, TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 
@@ -236,7 +236,7 @@ class CompareCLI(GelCLI):
     def _varying(self) -> list[str]:
         """The hyper-parameters by which models can differ here, and the learning rate."""
         several = len({model.accelerator for model in self.models}) > 1
-        return ["optimizer", "head", "backbone", "lr", *(["hardware"] if several else [])]
+        return [*COMPARED, *(["hardware"] if several else [])]
 
     def _fit(self, base: Any, model: Model) -> None:
         """Fits, validates and tests one model, as `gel-fit fit` does, on the pictures that all share.

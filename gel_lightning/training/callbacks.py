@@ -37,6 +37,7 @@ from gel_lightning.training.figures import (
 from gel_lightning.training.results import hyperparameters
 
 CURVES = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
+COMPARED = ("optimizer", "head", "backbone", "lr")  # the hyper-parameters that comparisons here are about
 SAVE_SECONDS = 10.0  # a run that is killed loses no more than these, and an epoch
 THUMBNAIL = 48  # side in pixels of a picture in the projector
 MOST_PROJECTED = 1000  # pictures; TensorBoard's sprite holds 8192 x 8192 pixels
@@ -264,8 +265,10 @@ class TensorBoardPages(Callback):
             self._project(writer, pl_module)
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         settings = hyperparameters(trainer, pl_module)
-        shown = {name: settings[name] for name in settings if self._shown is None or name in self._shown}
-        self._logger.log_hyperparams(shown, metrics)
+        shown = [name for name in settings if self._shown is None or name in self._shown]
+        # TensorBoard sorts them by name, and shows the first five.
+        named = {name if name in COMPARED else f"run/{name}": settings[name] for name in shown}
+        self._logger.log_hyperparams(named, metrics)
         self._logger.save()
         self._logger.finalize("success")
 

@@ -287,7 +287,7 @@ def _described(scheduler: Mapping[str, Any]) -> str:
 
 
 def hyperparameters(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
-    """What makes a run, in the order in which TensorBoard shows it: first what the comparisons here are about."""
+    """What makes a run: what is compared, then weights, batch size, epochs and hardware."""
     backbone, head, optimizer = short_names(model.hparams)
     settings = model.hparams["optimizer"].get("init_args") or {}
     return {

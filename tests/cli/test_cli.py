@@ -925,8 +925,13 @@ def test_a_trial_run_leaves_nothing(tmp_path: Path, pictures: Options) -> None:
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(run)).Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    found = {}
+    for part in (".", "train", "val"):
+        events = EventAccumulator(str(run / part)).Reload()
+        for tag in events.Tags()["scalars"]:
+            found[f"{part}/{tag}"] = [(event.step, event.value) for event in events.Scalars(tag)]
+    assert {"train/loss", "val/loss", "./test/loss"} <= found.keys()
+    return found
 
 
 def test_ctrl_c_ends_quietly_and_leaves_a_checkpoint(tmp_path: Path, pictures: Options) -> None:
