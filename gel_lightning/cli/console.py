@@ -11,11 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from gel_lightning.core.store import Contents
+from gel_lightning.core.text import printable
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.named_sets import name_of
-from gel_lightning.training.classifier import GelClassifier
+from gel_lightning.inference.predict import Summary
+from gel_lightning.training.classifier import GelClassifier, made_up
 from gel_lightning.training.results import hyperparameters
+
+MOST_UNREAD = 20
 
 
 class Announcement(Callback):
@@ -67,17 +71,39 @@ def print_data(data: GelDataModule, weights: str) -> None:
                 f"{near} of the {counts[part]} test pictures{f' of {name_of(part)}' if name_of(part) else ''} are "
                 "near-duplicates of training or validation pictures, which flatters the figures"
             )
-    made_up = ["drawn pictures"] * data.drawn + ["a random backbone"] * (weights == "none")
+    print_demonstration(made_up(data.drawn, weights), "figures")
+
+
+def print_demonstration(made_up: Sequence[str], what: str) -> None:
+    """Says that results are those of a demonstration, if anything is made up.
+
+    Args:
+        made_up: such as ``drawn pictures``.
+        what: the results, such as ``figures``.
+    """
     if made_up:
         print_line(
-            f"This is a demonstration with {' and '.join(made_up)}: "
-            "its figures say nothing about pictures of real gels."
+            f"This is a demonstration with {' and '.join(made_up)}: its {what} say nothing about pictures of real gels."
         )
 
 
+def print_notes(data: GelDataModule) -> None:
+    """Prints what files were left out, and what else is odd about the folders of pictures."""
+    for note in data.notes:
+        print_line(note)
+
+
 def print_line(text: str) -> None:
-    """Prints a line as it is: unbroken, and with no markup read into it."""
-    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(text)
+    """Prints a line unbroken, with no markup read into it; what would control the terminal is escaped."""
+    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(printable(text))
+
+
+class SafeTable(Table):
+    """A table whose cells are escaped as :func:`~gel_lightning.core.text.printable` does."""
+
+    def add_row(self, *cells: object, **options: Any) -> None:
+        """Adds a row of cells with any text."""
+        super().add_row(*map(printable, cells), **options)
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier) -> None:
@@ -87,7 +113,7 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
         metrics: of ``val`` or ``test``, values by name, such as ``test/accuracy`` or ``test_NAME/accuracy``.
         model: the classifier that was measured.
     """
-    table = Table(title=None)
+    table = SafeTable()
     table.add_column("metric")
     rows: dict[str, list[str]] = {}
     by_stage: dict[str, dict[str, Any]] = {}
@@ -100,29 +126,54 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
         title = "validation" if stage == "val" else name_of(stage) or "test"
         table.add_column(f"{title} ({total} pictures)", justify="right", overflow="fold")
         for name, value in values.items():
-            text = f"{right}/{total}   {value:.4f}" if name == "accuracy" else f"{value:.4f}"
+            shown = f"{value:.4f}" if value == value else "undefined"  # nan: a class has no picture
+            text = f"{right}/{total}   {shown}" if name == "accuracy" else shown
             rows.setdefault(name, []).append(text)
     for name, cells in rows.items():
         table.add_row(name.replace("_", " "), *cells)
     Console(markup=False).print(table)
 
 
-def print_counts(counts: Mapping[str, int]) -> None:
-    """Prints how many pictures were taken for each class, and how many could not be read."""
-    table = Table("predicted", "pictures")
-    table.columns[1].justify = "right"
-    for name, number in counts.items():
-        if name != "error":
-            table.add_row(name, str(number))
-    if counts["error"]:
-        table.add_row("cannot be read", str(counts["error"]))
-    Console(markup=False).print(table)
+def print_predictions(summary: Summary) -> None:
+    """Prints what pictures were classified as: a sentence for one, else counts and those that need a look.
+
+    Args:
+        summary: of the predictions.
+    """
+    number = sum(summary.counts.values())
+    if number + summary.unreadable == 1:
+        for confidence, path, name in summary.least_certain:
+            print_line(f"{path} is classified as {name}, with probability {confidence:.3f}.")
+    else:
+        table = SafeTable("predicted", "pictures")
+        table.columns[1].justify = "right"
+        for name, count in summary.counts.items():
+            table.add_row(name, str(count))
+        if summary.unreadable:
+            table.add_row("cannot be read", str(summary.unreadable))
+        Console(markup=False).print(table)
+        if number:
+            print_line("least certain:" if number > len(summary.least_certain) else "least certain first:")
+        for confidence, path, name in summary.least_certain:
+            print_line(f"  {confidence:.3f}  {name}  {path}")
+    for path, reason in summary.reasons:
+        print_line(f"cannot be read: {path}: {reason}")
+    if (more := summary.unreadable - len(summary.reasons)) > 0:
+        print_line(f"cannot be read: {more} more, with their reasons in the file of predictions")
+
+
+def print_unread(errors: Sequence[tuple[str, str]]) -> None:
+    """Prints why pictures could not be read: of each of the first :data:`MOST_UNREAD` its path and the reason."""
+    for path, reason in errors[:MOST_UNREAD]:
+        print_line(f"{path}: {reason}")
+    if len(errors) > MOST_UNREAD:
+        print_line(f"... and {len(errors) - MOST_UNREAD} more, with their reasons in the file")
 
 
 def print_stores(root: Path, stores: Sequence[Contents]) -> None:
     """Prints what is kept of pictures in a folder, a row for each kind of it."""
     print_line(f"kept in {root}: {sum(store.size for store in stores) / 1e6:.1f} MB")
-    table = Table("what", "backbone", "weights", "px", "view", "device", box=None)
+    table = SafeTable("what", "backbone", "weights", "px", "view", "device", box=None)
     table.add_column("pictures", justify="right")
     table.add_column("MB", justify="right")
     for store in stores:
@@ -148,7 +199,7 @@ def print_comparison(
         cross_validated: accuracy and the ends of its interval, of each model that did not fail.
         chosen: whether the first is the best, which is marked.
     """
-    table = Table("", "model", box=None)
+    table = SafeTable("", "model", box=None)
     tested: Mapping[str, str] = next((row for row in rows if not row["error"]), {})
     sets = [key.removeprefix("accuracy_") for key in tested if key.startswith("accuracy_") and tested[key]]
     for column in ("cross-validated" if cross_validated else "validation", "test", *sets, "training"):

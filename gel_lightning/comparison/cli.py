@@ -19,16 +19,16 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from gel_lightning.cli.console import print_comparison, print_data, print_line, working
+from gel_lightning.cli.help import PAGES
 from gel_lightning.cli.main import (
     CLI_OPTIONS,
     GelCLI,
     Parser,
-    check_seed,
-    claimed,
+    check_settings,
     from_here,
-    one_line,
     training_callbacks,
 )
+from gel_lightning.cli.trainer_settings import check_trainer_settings
 from gel_lightning.comparison.answer import answer
 from gel_lightning.comparison.folds import fit_fold, outcome
 from gel_lightning.comparison.grid import (
@@ -59,20 +59,17 @@ from gel_lightning.comparison.records import (
     write_predictions,
 )
 from gel_lightning.comparison.report import make_report
+from gel_lightning.comparison.settings import read_settings
 from gel_lightning.comparison.summary import rank
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
 from gel_lightning.data.named_sets import MAIN, name_of, part_of
 from gel_lightning.training.callbacks import COMPARED, TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
+from gel_lightning.training.runs import claim_folder
 
-DESCRIPTION = """Trains, validates and tests a grid of models on the same pictures, each as `gel-fit fit` would, and
-ranks them; with --folds by cross-validation, which tells what of it is chance. Leaves
-lightning_logs/comparison/version_N: report.html, results.csv with a row for each model, and a folder for each with its
-checkpoints and its TensorBoard run."""
-REPORT_DESCRIPTION = """Makes the report of a comparison again: report.html and figures/ in its folder."""
 # What a run of `gel-fit fit` does not take.
 OWN = ("backbones", "heads", "optimizers", "accelerators", "folds", "repeats", "resume")
 FOLDER, CONFIG = "comparison", "config.yaml"
@@ -130,13 +127,14 @@ class CompareCLI(GelCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments."""
         LightningCLI.parse_arguments(self, parser, args)
-        check_seed(self.config.seed_everything)
+        check_settings(self.config)
 
     def before_instantiate_classes(self) -> None:
         """Settles the grid."""
         config = self.config
         if not _is_one(config.trainer.devices) or config.trainer.num_nodes != 1:
             raise GelError("compare takes one device, since it fits one model at a time; give --trainer.devices 1")
+        check_trainer_settings(config.trainer, "compare")
         asked = config.trainer.accelerator
         if config.folds is None and config.repeats != 1:
             raise GelError("--repeats is how many times the folds are dealt; give --folds too, for example --folds 5")
@@ -162,12 +160,20 @@ class CompareCLI(GelCLI):
         self.data.prepare_data()
         self.data.setup("fit")
         self.parts = self.data.parts
+        tested = self.parts["test"]
+        if absent := [name for label, name in enumerate(tested.class_names) if label not in tested.labels]:
+            raise GelError(
+                f"the test pictures have none of {', '.join(absent)}, but models are compared on all classes; add some"
+            )
         self.folds = {}
         if base.folds is not None:
             dealt = self.data.cross_validation(base.folds, base.repeats)
             places = product(range(1, base.repeats + 1), range(1, len(dealt) // base.repeats + 1))
             self.folds = dict(zip(places, dealt, strict=True))
-        self.folder = claimed(base, FOLDER) if base.resume is None else comparison_folder(base.resume, (CONFIG,))
+        if base.resume is None:
+            self.folder = claim_folder(base.trainer.default_root_dir, FOLDER)
+        else:
+            self.folder = comparison_folder(base.resume, (CONFIG,))
         with locked(self.folder):
             self._run(base)
 
@@ -202,7 +208,7 @@ class CompareCLI(GelCLI):
             rows = read_rows(results)
             unfinished = len(rows) < len(self.models)
             if unfinished or all(row["error"] for row in rows):
-                rows.sort(key=lambda row: rank(float(row["val_accuracy"] or "nan"), float(row["val_loss"] or "nan")))
+                rows.sort(key=lambda row: rank(float(row["val_accuracy"] or 0), float(row["val_loss"] or "inf")))
                 print_comparison(rows, display_names(rows), chosen=False)
             else:
                 _report(self.folder, {str(path) for pictures in self.parts.values() for path in pictures.paths})
@@ -218,7 +224,7 @@ class CompareCLI(GelCLI):
             reasons = "; ".join(f"{', '.join(alike)} ({reason})" for reason, alike in names.items())
             raise GelError(f"{len(failed)} of {len(models)} models failed: {reasons}")
 
-    def claim_folder(self, config: Any) -> Path:
+    def run_folder(self, config: Any) -> Path:
         """The folder of the run of this model."""
         return self.folder / self.name
 
@@ -287,7 +293,8 @@ class CompareCLI(GelCLI):
 
     def _is_of_these(self, record: Record, base: Any) -> bool:
         """Whether a model was tested on the pictures, and in the folds, that it would be tested on now."""
-        whole = base.trainer.limit_test_batches in (None, 1.0)
+        limit = base.trainer.limit_test_batches  # 1 is one batch, 1.0 all of them
+        whole = limit is None or (isinstance(limit, float) and limit == 1)
         tests = [parts[MAIN] for parts in (self.parts, *self.folds.values())]
         tests += [self.parts[part_of(name)] for name in record.named]
         for seen, test in zip([record.test, *record.folds, *record.named.values()], tests, strict=True):
@@ -346,15 +353,18 @@ def compare_command(args: Sequence[str]) -> None:
     resumed = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     resumed.add_argument("--resume", nargs="?")  # without a value it is the other parser that complains
     resume = resumed.parse_known_args(args)[0].resume
-    given = [*(["--config", str(_settings_file(resume))] if resume else []), *args]
+    kept = []
+    if resume:
+        path = comparison_folder(resume, (CONFIG,)) / CONFIG
+        kept = ["--config", read_settings(path, args, {"data", "model", "trainer", "checkpoint", *OWN} - {"resume"})]
     # Lightning warns of arguments that are given beside those of the command line.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     cli = CompareCLI(
-        args=given,
+        args=[*kept, *args],
         run=False,
         save_config_callback=None,
         parser_class=Parser,
-        parser_kwargs={"prog": "gel-fit compare", "description": DESCRIPTION},
+        parser_kwargs={"prog": "gel-fit compare", "description": PAGES["compare"].summary},
         **CLI_OPTIONS,
     )
     cli.given = list(args)
@@ -370,7 +380,7 @@ def report_command(args: Sequence[str]) -> None:
     Raises:
         GelError: there is no comparison, or a file of it is damaged.
     """
-    parser = Parser(prog="gel-fit report", description=REPORT_DESCRIPTION)
+    parser = Parser(prog="gel-fit report", description=PAGES["report"].summary)
     parser.add_argument("comparison", type=str, help="Number or folder of a comparison.")
     _report(comparison_folder(parser.parse_args(list(args)).comparison))
 
@@ -399,28 +409,10 @@ def comparison_folder(named: str, needed: Sequence[str] = (CONFIG, RESULTS)) -> 
     Raises:
         GelError: there is none.
     """
-    folder = Path("lightning_logs", FOLDER, f"version_{named}") if named.isdecimal() else Path(named)
+    folder = Path("lightning_logs", FOLDER, f"version_{named}") if named.isdecimal() else Path(named).expanduser()
     if not all((folder / name).is_file() for name in needed):
         raise GelError(f"{folder}: no comparison there; name its number or its folder")
     return folder.absolute()
-
-
-def _settings_file(named: str) -> Path:
-    """The settings of a comparison that is resumed.
-
-    Raises:
-        GelError: there is no comparison, or its settings are not whole: what is missing would be the defaults.
-    """
-    path = comparison_folder(named, (CONFIG,)) / CONFIG
-    try:
-        text = path.read_text(encoding="utf-8")
-        settings = yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise GelError(f"{path}: damaged ({one_line(error)}); begin a new comparison") from error
-    needed = {"data", "model", "trainer", "checkpoint", *OWN} - {"resume"}
-    if not isinstance(settings, dict) or not needed <= settings.keys() or not text.endswith("\n"):
-        raise GelError(f"{path}: not all settings of a comparison; begin a new comparison")
-    return path
 
 
 def _named(folder: Path) -> str:

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,21 +17,36 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, check_range
 from gel_lightning.core.store import default_cache_dir
 from gel_lightning.core.xla import PaddedBatches, on_xla
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import Augmentation, FeatureDataset, PictureDataset, UnlabelledDataset, ViewSampler
 from gel_lightning.data.drawn import draw_data_set, draw_extra
-from gel_lightning.data.folders import LabelledPictures, find_pictures
+from gel_lightning.data.folders import DEFAULT_CLASSES, LabelledPictures, class_folders, find_pictures, folder_notes
+from gel_lightning.data.groups import groups_digest
 from gel_lightning.data.named_sets import MAIN, is_tested, named_folders
 from gel_lightning.data.originals import download_originals
 from gel_lightning.data.parts import Folders, Split
-from gel_lightning.data.splits import hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
+from gel_lightning.data.splits import HASHES, hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
 from gel_lightning.features.extraction import find_features
+
+Number = TypeVar("Number", int, float)
 
 DATA_ROOT = Path("data/gel_electrophoresis")
 DRAWN_ROOT = Path("data/drawn")
+MAX_SIDE = 1024
+"""Pixels a side to which pictures are resized, at most: larger ones take gigabytes a batch."""
+MOST = {
+    "batch_size": 1_000_000,
+    "image_size": MAX_SIDE,
+    "num_workers": 1024,
+    "views": 1000,
+    "extra_drawn": 10_000,
+    "val_fraction": 1,
+    "test_fraction": 1,
+}
+"""The largest values of settings: beyond them memory or time would run out before anything is trained."""
 SPLIT = ("seed", "val_fraction", "test_fraction")  # what the parts depend on, besides the pictures
 
 
@@ -48,9 +63,9 @@ class GelDataModule(LightningDataModule):
     Args:
         train_dir: folder of class folders, or several, for training and validation. None takes
             data/gel_electrophoresis/dataset, and downloads the 92 original pictures if it is absent.
-        test_dir: folder of class folders, for testing; more of them as NAME=FOLDER each, which are measured one by
-            one. Without one that has no name the originals' test pictures are taken with the originals, and else a
-            test part is split off train_dir.
+        test_dir: folder of class folders, for testing, some classes may be absent; more of them as NAME=FOLDER each,
+            which are measured one by one. Without one that has no name the originals' test pictures are taken with the
+            originals, and else a test part is split off train_dir.
         predict_dir: a picture, or a folder of any depth, to be classified.
         class_names: the classes to take, in the order of their labels; other class folders are left out. None takes
             all there are, in alphabetical order.
@@ -103,21 +118,39 @@ class GelDataModule(LightningDataModule):
         self.taken = _classes(class_names)
         self.groups = _path(groups)
         self.drawn = drawn
-        self.extra_drawn = _at_least(0, "extra_drawn", extra_drawn)
-        self.batch_size = _at_least(1, "batch_size", batch_size)
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.image_size = _at_least(1, "image_size", image_size)
+        self.extra_drawn = _in_range("extra_drawn", extra_drawn, 0)
+        self.batch_size = _in_range("batch_size", batch_size, 1)
+        self.val_fraction = _in_range("val_fraction", val_fraction, 0)
+        self.test_fraction = _in_range("test_fraction", test_fraction, 0)
+        self.image_size = _in_range("image_size", image_size, 1)
         workers = min(4, suggested_max_num_workers(1)) if num_workers is None else num_workers
-        self.num_workers = _at_least(0, "num_workers", workers)
+        self.num_workers = _in_range("num_workers", workers, 0)
         self.cache = PictureCache(_path(cache_dir) or default_cache_dir()) if cache_features else None
-        self.views = _at_least(1, "views", views)
+        self.views = _in_range("views", views, 1)
         self.augmentation = augmentation
         self.seed = seed
         self.parts: dict[str, LabelledPictures] = {}
         self.split: Split | None = None
-        self._known: dict[Path, np.uint64] = {}
-        self.class_names: tuple[str, ...] | None = None
+        self.notes: list[str] = []
+        self._known: dict[Path, NDArray[np.uint64]] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels.
+
+        Before ``setup`` those that were asked for, else those of the class folders of ``train_dir``, of which no picture
+        is read; gel and not_gel while the default pictures are absent.
+
+        Raises:
+            GelError: a folder that is absent, or folders with fewer than two classes.
+        """
+        for pictures in self.parts.values():
+            return tuple(pictures.class_names)
+        if self.taken is not None:
+            return tuple(self.taken)
+        if self.default and not self.train_dirs[0].exists():
+            return DEFAULT_CLASSES
+        return tuple(class_folders(self.train_dirs))
 
     @property
     def train_class_counts(self) -> list[int]:
@@ -157,14 +190,17 @@ class GelDataModule(LightningDataModule):
         if stage == "predict":
             if self.predict_dir is None:
                 raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
-            self.predict_paths = find_pictures(self.predict_dir)
+            found = find_pictures(self.predict_dir)
+            self.predict_paths = found.paths
+            self.notes = folder_notes(self.predict_dir, found)
         elif stage == "test" and self.test_folders and not self.parts:
-            self.parts = replace(self.folders, test=self.test_folders).read_tests()
+            model: Any = self.trainer.lightning_module if self.trainer else None
+            folders = replace(self.folders, test=self.test_folders)
+            self.parts = folders.read_tests(getattr(model, "class_names", None))
+            self.notes = [note for part in self.parts for note in folder_notes(folders.test[part], self.parts[part])]
             self._hashes([path for test in self.parts.values() for path in test.paths])  # names all unreadable ones
-            self.class_names = tuple(next(iter(self.parts.values())).class_names)
         elif "train" not in self.parts:
             self._split()
-            self.class_names = tuple(self.parts["train"].class_names)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training pictures, in an order and in views that depend on the seed and the epoch alone."""
@@ -202,18 +238,25 @@ class GelDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data: how pictures were resized, grouped, split and ordered."""
-        groups = str(self.groups.absolute()) if self.groups else None
+        groups = groups_digest(self.groups) if self.groups else None
         return {**{name: getattr(self, name) for name in ("image_size", *SPLIT)}, "groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resizes, splits and orders pictures as for the checkpoint's training, so that none of it is tested on."""
+        """Resizes, splits and orders pictures as for the checkpoint's training, so that none of it is tested on.
+
+        Raises:
+            GelError: that training had other groups.
+        """
         before = self.state_dict()
-        for name in before.keys() & state_dict.keys():
+        for name in before.keys() & state_dict.keys() - {"groups"}:
             setattr(self, name, state_dict[name])
-        self.groups = _path(self.groups)
-        after = self.state_dict()
-        if "train" in self.parts and any(after[name] != before[name] for name in (*SPLIT, "groups")):
-            self._split()
+        if "train" in self.parts:
+            if state_dict.get("groups", before["groups"]) != before["groups"]:
+                raise GelError(
+                    "the checkpoint was trained with other groups of pictures; give --data.groups as for its training"
+                )
+            if any(getattr(self, name) != before[name] for name in SPLIT):
+                self._split()
 
     def _dataset(self, part: str) -> PictureDataset | FeatureDataset:
         """The pictures of a part, or their vectors if the trainer's module takes those."""
@@ -278,7 +321,7 @@ class GelDataModule(LightningDataModule):
         return [[paths[i] for i in group] for group in repeated_groups(near_duplicate_groups(self._hashes(paths)))]
 
     def _hashes(self, paths: Sequence[Path]) -> NDArray[np.uint64]:
-        """The perceptual hash of each picture, read once, by one of the processes if they can keep it."""
+        """The perceptual hashes of pictures, [n, HASHES]; several processes that can keep them share the reading."""
         new = [path for path in paths if path not in self._known]
         trainer = self.trainer
         if new and self.cache and trainer and trainer.world_size > 1:
@@ -288,7 +331,7 @@ class GelDataModule(LightningDataModule):
                 trainer.strategy.barrier()
         hashes = picture_hashes(self.cache.hashes(new) if self.cache else hash_pictures(new))
         self._known.update(zip(new, hashes, strict=True))
-        return np.array([self._known[path] for path in paths], np.uint64)
+        return np.array([self._known[path] for path in paths], np.uint64).reshape(-1, HASHES)
 
     def _split(self) -> None:
         """Deals out the pictures."""
@@ -299,7 +342,7 @@ class GelDataModule(LightningDataModule):
             val_fraction=self.val_fraction,
             seed=self.seed,
         )
-        self.parts = self.split.parts
+        self.parts, self.notes = self.split.parts, self.split.notes
 
     @property
     def folders(self) -> Folders:
@@ -332,7 +375,6 @@ def _classes(names: Sequence[str] | None) -> list[str] | None:
     return None if names is None else list(names)
 
 
-def _at_least(least: int, name: str, value: int) -> int:
-    if value < least:
-        raise GelError(f"{name} is {value}; give a whole number of at least {least} (--data.{name})")
+def _in_range(name: str, value: Number, least: int) -> Number:
+    check_range(f"--data.{name}", value, least, MOST[name])
     return value

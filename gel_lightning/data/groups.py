@@ -1,6 +1,7 @@
 """Groups of pictures that a user names, such as the labs that they come from."""
 
 import csv
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,14 @@ def read_groups(file: str | Path, paths: Sequence[Path], folders: Sequence[Path]
             f"{file}: no group for {_number(missing)} (first: {missing[0]}): add a row for each (--data.groups)"
         )
     return [group for group in found if group is not None]
+
+
+def groups_digest(file: Path) -> str:
+    """Tells a file of groups from others by its content, wherever it is."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise GelError(f"{file}: cannot be read ({error.strerror}); name another with --data.groups") from error
 
 
 def joined_groups(*groupings: ArrayLike) -> NDArray[np.intp]:

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.data.folders import LabelledPictures, count_left_out, read_class_folders
+from gel_lightning.data.folders import LabelledPictures, count_left_out, folder_notes, read_class_folders
 from gel_lightning.data.groups import joined_groups, read_groups
 from gel_lightning.data.named_sets import MAIN, name_of
 from gel_lightning.data.pool import Pool
 from gel_lightning.data.splits import near_duplicate_groups
 
 Hashes = Callable[[Sequence[Path]], NDArray[np.uint64]]
-"""Finds the perceptual hashes of n pictures, [n]; one that cannot be read is an error."""
+"""Finds the perceptual hashes of n pictures, [n, HASHES]; one that cannot be read is an error."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,23 @@ class Folders:
     groups: Path | None = None
     extra: Path | None = None
 
-    def read(self, folders: Path | Sequence[Path], class_names: Sequence[str] | None = None) -> LabelledPictures:
-        """Lists the pictures of folders, of the classes to take; without any, the folders must have ``class_names``."""
-        return read_class_folders(folders, self.class_names or class_names, leave_out=self.class_names is not None)
+    def read_train(self) -> LabelledPictures:
+        """Lists the pictures to train on."""
+        return read_class_folders(self.train, self.class_names, leave_out=self.class_names is not None)
 
     def read_tests(self, class_names: Sequence[str] | None = None) -> dict[str, LabelledPictures]:
-        """Lists the pictures of each part that is tested on, all of the same classes.
+        """Lists the pictures of each part that is tested on, all of the same classes, some of which may be absent.
 
         Args:
-            class_names: those classes; None takes those of the first folder.
+            class_names: those classes; None takes the classes to take, else those of the first folder.
 
         Raises:
             GelError: a folder has other classes, or a test set has the name of a class.
         """
         parts: dict[str, LabelledPictures] = {}
+        leave_out, class_names = self.class_names is not None, class_names or self.class_names
         for part, folder in self.test.items():
-            parts[part] = self.read(folder, class_names)
+            parts[part] = read_class_folders(folder, class_names, every_class=False, leave_out=leave_out)
             class_names = parts[part].class_names
             if name_of(part) in class_names:
                 raise GelError(f"test set {name_of(part)} has the name of a class: give it another (--data.test_dir)")
@@ -74,6 +75,7 @@ class Split:
     Attributes:
         parts: ``train``, ``val``, ``test``, and ``test_NAME`` for each test set that has a name.
         extra: drawn pictures that are added to every training part: path and label of each.
+        notes: what a person should know of the folders, a line for each such thing.
         near_training: how many pictures of each test folder are near-duplicates of training or validation pictures.
 
     Args:
@@ -91,8 +93,10 @@ class Split:
         self, folders: Folders, hashes: Hashes, *, test_fraction: float, val_fraction: float, seed: int
     ) -> None:
         self._hashes, self._val_fraction, self._seed = hashes, val_fraction, seed
-        pictures = folders.read(folders.train)
+        pictures = folders.read_train()
         tests = folders.read_tests(pictures.class_names)
+        self.notes = folder_notes(folders.train, pictures)
+        self.notes += [note for part in tests for note in folder_notes(folders.test[part], tests[part])]
         drawn = _drawn(folders.extra, pictures.class_names) if folders.extra else LabelledPictures([], [], [])
         hashes([path for some in (pictures, *tests.values(), drawn) for path in some.paths])  # all in one go
         self._pool = self._grouped(pictures, folders)
@@ -142,14 +146,14 @@ class Split:
     def _train_and_val(self, pool: Pool) -> dict[str, LabelledPictures]:
         """Splits pictures in two, and adds those that are drawn to the first."""
         train, val = pool.hold_out(self._val_fraction, self._seed)
-        paths, labels, names = train.pictures
+        paths, labels, names, *_ = train.pictures
         extra = [path for path, _ in self.extra], [label for _, label in self.extra]
         return {"train": LabelledPictures(paths + extra[0], labels + extra[1], names), "val": val.pictures}
 
 
 def _drawn(folder: Path, class_names: Sequence[str]) -> LabelledPictures:
     """The drawn pictures of a folder under the labels of some classes."""
-    paths, labels, names = read_class_folders(folder)
+    paths, labels, names, *_ = read_class_folders(folder)
     if missing := [name for name in names if name not in class_names]:
         raise GelError(
             f"drawn pictures are of the classes {' and '.join(names)}, and there is no class {' or '.join(missing)} "

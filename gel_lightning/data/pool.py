@@ -69,7 +69,7 @@ class Pool(NamedTuple):
 
     def subset(self, indices: Sequence[int] | NDArray[np.intp]) -> "Pool":
         """Takes some of the pictures."""
-        paths, labels, class_names = self.pictures
+        paths, labels, class_names, *_ = self.pictures
         taken = LabelledPictures([paths[i] for i in indices], [labels[i] for i in indices], class_names)
         return Pool(taken, self.groups[indices], self.names)
 

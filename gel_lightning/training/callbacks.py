@@ -1,13 +1,10 @@
-"""What a run leaves behind: TensorBoard pages, a row of results, a file of predictions."""
+"""What a run leaves behind: checkpoints, TensorBoard pages."""
 
-import csv
 import math
-import os
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from itertools import chain, zip_longest
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
-from gel_lightning.core.files import replacing
+from gel_lightning.core.text import printable
 from gel_lightning.data.datasets import FeatureDataset
 from gel_lightning.data.named_sets import name_of
 from gel_lightning.training.classifier import GelClassifier, by_stage, gathered
@@ -41,6 +38,9 @@ COMPARED = ("optimizer", "head", "backbone", "lr")  # the hyper-parameters that 
 SAVE_SECONDS = 10.0  # a run that is killed loses no more than these, and an epoch
 THUMBNAIL = 48  # side in pixels of a picture in the projector
 MOST_PROJECTED = 1000  # pictures; TensorBoard's sprite holds 8192 x 8192 pixels
+
+
+"""How a CSV file is opened: file names that are not UTF-8 are written with escapes."""
 
 
 def derived_seed(seed: int, *places: int) -> int:
@@ -317,7 +317,8 @@ class TensorBoardPages(Callback):
             paths = getattr(seen.dataset, "paths", None)
             for index, label in zip(indices, seen.labels.tolist(), strict=False):
                 name = paths[index].name if paths else str(index)
-                rows.append([pl_module.class_names[label], stage, name])
+                # A tab or a line end would shift all labels after it.
+                rows.append([printable(pl_module.class_names[label]), stage, printable(name)])
             pictures = _thumbnails(seen.dataset, indices)
             thumbnails.append(functional.interpolate(pictures, size=(THUMBNAIL, THUMBNAIL), mode="area"))
             features.append(seen.features[: len(indices)])
@@ -327,85 +328,6 @@ class TensorBoardPages(Callback):
         writer.add_embedding(
             torch.cat(features), rows, pictures, tag="features", metadata_header=["class", "part", "name"]
         )
-
-
-class PredictionsFile(Callback):
-    """Writes a row for each picture of ``trainer.predict``: path, class, confidence, probabilities, error.
-
-    The rows go to a temporary file that takes its name when the last one is written. Several processes write a file
-    each, which the first one then puts together.
-
-    Args:
-        path: the CSV file.
-
-    Attributes:
-        counts: how many pictures were taken for each class, and how many could not be read.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.counts: dict[str, int] = {}
-        self._open = ExitStack()
-        self._parts: list[Path] = []
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the file and writes the names of the columns."""
-        assert isinstance(pl_module, GelClassifier)
-        self.counts = dict.fromkeys([*pl_module.class_names, "error"], 0)
-        probabilities = [f"probability_{name}" for name in pl_module.class_names]
-        self._header = ["path", "predicted", "confidence", *probabilities, "error"]
-        if trainer.world_size > 1:
-            run = trainer.strategy.broadcast(os.getpid())  # runs at once share none
-            self._parts = [self.path.with_name(f".{self.path.name}.{run}.{i}") for i in range(trainer.world_size)]
-        self._begin(self._parts[trainer.global_rank] if self._parts else self.path)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Writes a row for each picture of the batch."""
-        assert isinstance(pl_module, GelClassifier)
-        for probabilities, path, error in zip(outputs.tolist(), batch[1], batch[2], strict=True):
-            if error:
-                self._write([path, "", "", *[""] * len(probabilities), error])
-                continue
-            confidence = max(probabilities)
-            predicted = pl_module.class_names[probabilities.index(confidence)]
-            self._write([path, predicted, confidence, *probabilities, ""])
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gives the file its name."""
-        self._open.close()
-        trainer.strategy.barrier()
-        if self._parts and trainer.is_global_zero:
-            self._put_together()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves no file behind."""
-        self._open.__exit__(type(exception), exception, exception.__traceback__)
-        for part in self._parts:
-            part.unlink(missing_ok=True)
-
-    def _begin(self, path: Path) -> None:
-        self._rows = csv.writer(self._open.enter_context(replacing(path, newline="")))
-        self._rows.writerow(self._header)
-
-    def _write(self, row: list[Any]) -> None:
-        self.counts[row[1] or "error"] += 1
-        self._rows.writerow(row)
-
-    def _put_together(self) -> None:
-        """Writes the rows of all processes, to which the pictures were dealt out in turn."""
-        self.counts = dict.fromkeys(self.counts, 0)
-        with ExitStack() as files:
-            parts = [csv.reader(files.enter_context(part.open(newline="", encoding="utf-8"))) for part in self._parts]
-            for part in parts:
-                next(part)  # the names of the columns
-            self._begin(self.path)
-            for row in filter(None, chain.from_iterable(zip_longest(*parts))):
-                self._write(row)
-        self._open.close()
-        for path in self._parts:
-            path.unlink()
 
 
 def _hardest(seen: Seen, class_names: tuple[str, ...]) -> list[Caption]:

@@ -66,23 +66,34 @@ def _metrics(class_names: tuple[str, ...]) -> MetricCollection:
 
 
 def measure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
-    """Computes the metrics of :func:`make_metrics` of ``[N, classes]`` probabilities and ``[N]`` labels.
-
-    Where a class has no picture, the ROC AUC is nan.
-    """
+    """Computes the metrics of :func:`make_metrics` of ``[N, classes]`` probabilities and ``[N]`` labels."""
     metrics = _metrics(tuple(class_names))
     metrics.reset()
     metrics.update(probabilities, labels)
     with warnings.catch_warnings():
-        # It warns of classes with no picture, and takes 0 for what is undefined.
+        # Of classes with no picture, whose metrics single_values leaves undefined.
         warnings.filterwarnings("ignore", message="No (negative|positive) samples in targets", category=UserWarning)
-        computed = metrics.compute()
-    if set(labels.tolist()) < set(range(len(class_names))):
-        computed["auroc"] = torch.tensor(torch.nan)
-    return computed
+        return metrics.compute()
 
 
 def single_values(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str, Tensor]:
-    """Takes what :func:`make_metrics` has computed as single numbers, without the confusion matrix."""
+    """Takes what :func:`make_metrics` has computed as single numbers, without the confusion matrix.
+
+    Args:
+        values: by name, which may have a prefix such as ``test/``.
+        class_names: in the order of the labels.
+
+    Returns:
+        A scalar for each metric: nan where it is undefined because there was no label of some class.
+    """
     positive = positive_class(class_names)
-    return {name: value[positive] if value.ndim == 1 else value for name, value in values.items() if value.ndim < 2}
+    single = {name: value[positive] if value.ndim == 1 else value for name, value in values.items() if value.ndim < 2}
+    (matrix,) = (value for name, value in values.items() if name.endswith("confusion_matrix"))
+    present = matrix.sum(dim=1) > 0
+    if present.all():
+        return single
+    defined = {"accuracy", "recall", "calibration_error"}
+    if present[positive]:
+        defined.add(metrics_of_positive(class_names)[1])
+    undefined = (name for name in single if name.rpartition("/")[2] not in defined)
+    return single | {name: torch.full_like(single[name], torch.nan) for name in undefined}

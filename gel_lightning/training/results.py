@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import Accelerator, CPUAccelerator, XLAAccelerator
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.core.files import replacing
+from gel_lightning.core.files import regular_file, replacing
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.named_sets import name_of
+from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.classifier import GelClassifier, by_stage
 
 HARDWARE = ("cpu", "gpu", "tpu")
@@ -53,7 +54,7 @@ NAMED_COLUMNS = re.compile(r"(test_pictures|accuracy|precision|recall|roc_auc|co
 """Columns that only some files have: accuracy_NAME and so on, on the test set NAME."""
 
 
-class ResultsFile(Timer):
+class ResultsFile(Callback):
     """Adds a row to a results file when a trained model has been tested.
 
     The times in it are wall times of the fit loop and of predicting the test pictures, decoding included. Where
@@ -65,25 +66,50 @@ class ResultsFile(Timer):
     Args:
         path: the CSV file; runs at once may share it.
         seed: of the run.
+
+    Raises:
+        GelError: the path is of a folder, a device or a pipe.
     """
 
     def __init__(self, path: str | Path, seed: int | None = None) -> None:
-        super().__init__()
-        self.path = Path(path)
+        self.path = regular_file(path, "--results_file")
         self.seed = seed
+        self._step: int | None = None  # with which the training begins
+        # Not a base class: with a Timer among its callbacks Lightning ignores Trainer(max_time).
+        self._timer = Timer()
         self._fit: dict[str, Any] = {}
         self._val: dict[str, float] = {}
         self._first_set: float | None = None  # seconds
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Looks at the file before the work, so that a run is not lost to a file of another kind."""
-        super().setup(trainer, pl_module, stage)
         if stage == "fit":  # in each process, so that none waits for one that has ended
             read_results(self.path)
 
-    def on_fit_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """The time of training so far, to which that of a resumed run is added."""
+        return self._timer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the time of training before the run was resumed."""
+        self._timer.load_state_dict(state_dict)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of training, unless the run was finished before."""
+        self._timer.on_train_start(trainer, pl_module)
+        self._step = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock of training."""
+        self._timer.on_train_end(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of testing."""
+        self._timer.on_test_start(trainer, pl_module)
+        self._first_set = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps what a later test no longer knows of the training."""
-        super().on_fit_end(trainer, *args, **kwargs)
         self._fit = {
             "training_time_mins": self._seconds("train", trainer.train_dataloader, trainer.val_dataloaders) / 60,
             "epochs": trainer.current_epoch,
@@ -91,31 +117,29 @@ class ResultsFile(Timer):
             "version": _version(trainer),
             "learning_rate": trainer.optimizers[0].defaults.get("lr", ""),
         }
+        self._trained = self._step is not None and trainer.global_step > self._step
         self._keep_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the validation metrics, unless this validation is a part of a fit."""
-        super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._keep_validation(trainer)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts to measure the time."""
-        super().on_test_start(trainer, pl_module)
-        self._first_set = None
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Notes how long the first test set took, when the second one begins."""
         if dataloader_idx == 1 and batch_idx == 0:
-            self._first_set = self.time_elapsed("test")
+            self._first_set = self._timer.time_elapsed("test")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the row, if the model was trained in this process."""
-        super().on_test_end(trainer, pl_module)
+        """Adds the row, unless nothing was trained, or the run was finished before and has its row."""
+        self._timer.on_test_end(trainer, pl_module)
         measured = self._fit and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
         if not measured or not isinstance(pl_module, GelClassifier):
+            return
+        checkpoint = best_model_path(trainer)
+        if not self._trained and has_result(self.path, self._fit["version"], checkpoint):
             return
         tested = by_stage("test", trainer.test_dataloaders)
         model = hyperparameters(trainer, pl_module)
@@ -131,7 +155,7 @@ class ResultsFile(Timer):
                     name: value for stage, loader in tested.items() for name, value in _of_set(pl_module, stage, loader)
                 },
                 **self._val,
-                "checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", ""),
+                "checkpoint": checkpoint,
                 "device": device_name(trainer.strategy.root_device),
                 **_settings(trainer, pl_module),
             },
@@ -146,8 +170,10 @@ class ResultsFile(Timer):
     def _seconds(self, stage: str, *loaders: Any) -> float:
         """The wall time of a stage, with the time it took to compute the vectors of its pictures."""
         datasets = [loader.dataset for loader in loaders if loader is not None]
-        elapsed = self._first_set if stage == "test" and self._first_set is not None else self.time_elapsed(stage)
-        return (elapsed or 0.0) + sum(getattr(dataset, "seconds", 0.0) for dataset in datasets)
+        elapsed = self._timer.time_elapsed(stage)
+        if stage == "test" and self._first_set is not None:
+            elapsed = self._first_set
+        return elapsed + sum(getattr(dataset, "seconds", 0.0) for dataset in datasets)
 
 
 def _of_set(model: GelClassifier, stage: str, loader: Any) -> Iterator[tuple[str, Any]]:
@@ -194,6 +220,12 @@ def add_result(path: Path, row: Mapping[str, Any]) -> None:
             text = _extended(path, text, columns)
         with replacing(path, newline="") as file:
             file.write(text + _lines([row], columns, header=not text))
+
+
+def has_result(path: Path, version: str, checkpoint: str) -> bool:
+    """Whether a results file has a row of the run with this folder and this best checkpoint."""
+    rows = csv.DictReader(io.StringIO(read_results(path), newline=""))
+    return any((row["version"], row["checkpoint"]) == (version, checkpoint) for row in rows)
 
 
 def rewrite_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -452,10 +452,8 @@ def test_what_a_report_refuses_is_run_again(path: str, damage: Damage, refused_a
     about = read_about(folder)
     assert [record.name for record in finished(folder, about)] == [NAMED, NAMED.replace("single", "multi")]
     damage(folder / path)
-    left = finished(folder, about)
-    assert len(left) < 2 or [record.row for record in left] == [
-        record.row for record in read_comparison(folder).records
-    ]
+    left = [record.name for record in finished(folder, about)]
+    assert (len(left) < 2) == refused_alone
 
 
 def test_a_comparison_is_worked_on_by_one_at_a_time(tmp_path: Path) -> None:

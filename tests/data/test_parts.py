@@ -221,8 +221,11 @@ def test_a_checkpoint_keeps_the_groups_together(train_dir: Path, tmp_path: Path)
     data = ready(train_dir, groups=tmp_path / "groups.csv")
     plain = ready(train_dir)
     assert plain.parts != data.parts
-    plain.load_state_dict(data.state_dict())
-    assert plain.parts == data.parts
+    assert "give --data.groups as for its training" in refused(lambda: plain.load_state_dict(data.state_dict()))
+    assert "give --data.groups as for its training" in refused(lambda: data.load_state_dict(plain.state_dict()))
+    other = ready(train_dir, groups=tmp_path / "groups.csv", seed=9)
+    other.load_state_dict(data.state_dict())
+    assert other.parts == data.parts
 
 
 # Drawn pictures beside others

@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_a_class_with_no_picture_has_no_ranking_and_warns_of_nothing(recwarn: py
     values = measure(shares, torch.zeros(3, dtype=torch.long), ["gel", "not_gel"])
     assert values["accuracy"].item() == pytest.approx(2 / 3)
     assert values["confusion_matrix"].tolist() == [[2, 1], [0, 0]]
-    assert values["auroc"].isnan()
+    assert single_values(values, ["gel", "not_gel"])["auroc"].isnan()
     assert measure(shares, torch.tensor([0, 1, 0]), ["gel", "not_gel"])["auroc"].item() == 1
     assert not recwarn.list
+
+
+@pytest.mark.parametrize(("label", "recall"), [(0, {"recall_gel": 0.75}), (1, {})])
+def test_without_labels_of_a_class_only_what_is_defined_is_a_number(label: int, recall: dict[str, float]) -> None:
+    metrics = make_metrics(["gel", "not_gel"])
+    right = torch.tensor([[0.8, 0.2], [0.1, 0.9], [0.7, 0.3], [0.6, 0.4]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # GelClassifier hides torchmetrics' own
+        metrics.update(right if label == 0 else right.flip(1), torch.full((4,), label))
+        values = single_values(metrics.compute(), ["gel", "not_gel"])
+    numbers = {name: value.item() for name, value in values.items() if value == value}
+    assert numbers == pytest.approx({"accuracy": 0.75, "recall": 0.75, "calibration_error": 0.45, **recall})
+    assert len(values) == 10
