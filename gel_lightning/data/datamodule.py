@@ -138,8 +138,8 @@ class GelDataModule(LightningDataModule):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their labels.
 
-        Before ``setup`` those that were asked for, else those of the class folders of ``train_dir``, of which no picture
-        is read; gel and not_gel while the default pictures are absent.
+        Before ``setup`` those that were asked for, else those of the class folders of ``train_dir``, without reading a
+        picture; gel and not_gel while the default pictures are absent.
 
         Raises:
             GelError: a folder that is absent, or folders with fewer than two classes.

@@ -109,7 +109,7 @@ def test_drawn_pictures_are_added_to_the_training_pictures(train_dir: Path, test
         ),
         (("--data.groups", "labs.csv"), "labs.csv: cannot be read as a CSV file (No such file or directory)"),
         (("--data.train_dir", "labs"), "--data.train_dir is given twice, and only the last would count"),
-        (("--data.extra_drawn", "-1"), "extra_drawn is -1; give a whole number of at least 0 (--data.extra_drawn)"),
+        (("--data.extra_drawn", "-1"), "--data.extra_drawn is -1"),
         (("--data.class_names", "[gel, plot]"), "no class folder plot, but gel, not_gel: name classes that are there"),
     ],
 )

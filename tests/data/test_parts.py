@@ -77,20 +77,21 @@ def test_folders_and_classes_that_will_not_do_are_errors_of_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(train_dir)
+    save_class(tmp_path / "tested/other", 2, 0, striped=True)
     cases = {
         f"{tmp_path / 'link'}: named twice": lambda: ready([train_dir, tmp_path / "link"]),
         f"{tmp_path / 'empty'}: has no class folders": lambda: ready([train_dir, tmp_path / "empty"]),
         "no class folder plot, but blot, gel, not_gel: name classes that are there with --data.class_names": (
             lambda: ready([train_dir, second], class_names=["gel", "plot"])
         ),
-        f"{train_dir}: no class folder blot, but gel, not_gel": (
-            lambda: ready(second, test_dir=train_dir, class_names=["gel", "blot"])
+        f"{tmp_path / 'tested'}: no class folder blot, gel, but other: name classes": (
+            lambda: ready(second, test_dir=tmp_path / "tested", class_names=["gel", "blot"])
         ),
         "missing: none; extra: blot": lambda: ready(train_dir, test_dir=[f"labs={second}"]),
         "the classes are gel; name two or more, each once (--data.class_names)": lambda: make(class_names=["gel"]),
         "the classes are gel, gel; name two": lambda: make(class_names=["gel", "gel"]),
         "test set gel has the name of a class": lambda: ready(train_dir, test_dir=[f"gel={train_dir}"]),
-        "extra_drawn is -1": lambda: make(extra_drawn=-1),
+        "--data.extra_drawn is -1": lambda: make(extra_drawn=-1),
     }
     for message, action in cases.items():
         assert message in refused(action)
