@@ -91,8 +91,8 @@ class GelDataModule(LightningDataModule):
 
     def __init__(
         self,
-        train_dir: str | Path | list[str | Path] | None = None,
-        test_dir: str | Path | list[str | Path] | None = None,
+        train_dir: list[str | Path] | str | Path | None = None,
+        test_dir: list[str | Path] | str | Path | None = None,
         predict_dir: str | Path | None = None,
         class_names: list[str] | None = None,
         groups: str | Path | None = None,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from gel_lightning import GelDataModule
 from gel_lightning.data import datamodule as module
-from gel_lightning.data.folders import LabelledPictures, class_folders, count_left_out
+from gel_lightning.data.folders import LabelledPictures, class_folders, count_left_out, find_class_folders
 from gel_lightning.data.pool import Pool
 
 
@@ -98,8 +98,8 @@ def test_folders_and_classes_that_will_not_do_are_errors_of_one_line(
 
 
 def test_class_folders_and_what_is_left_out(train_dir: Path, second: Path) -> None:
-    folders = class_folders([train_dir, second])
-    assert list(folders) == ["blot", "gel", "not_gel"]
+    folders = find_class_folders([train_dir, second])
+    assert list(folders) == class_folders([train_dir, second]) == ["blot", "gel", "not_gel"]
     assert folders["gel"] == [train_dir / "gel", second / "gel"]
     assert count_left_out([train_dir, second], ["blot"]) == {"gel": 15, "not_gel": 15}
 
