@@ -105,7 +105,7 @@ def test_drawn_pictures_are_added_to_the_training_pictures(train_dir: Path, test
         (("--data.test_dir+=x=gone",), "gone: cannot be opened (No such file or directory)"),
         (
             ("--data.test_dir+=x=labs",),
-            "labs: its class folders are blot, gel, not_gel, those of the training pictures gel, not_gel (missing: none",
+            "labs: its class folders are blot, gel, not_gel, those of the training pictures gel, not_gel (missing",
         ),
         (("--data.groups", "labs.csv"), "labs.csv: cannot be read as a CSV file (No such file or directory)"),
         (("--data.train_dir", "labs"), "--data.train_dir is given twice, and only the last would count"),
