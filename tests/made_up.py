@@ -118,6 +118,8 @@ def make_comparison(
             "class_names": list(classes),
             "drawn": False,
             "pictures": {"train": len(everything) * 4 // 5, "val": len(everything) // 5, "test": len(tested)},
+            "test_sets": {},
+            "groups": [],
             "folds": folds or None,
             "repeats": repeats,
             "seed": 42,

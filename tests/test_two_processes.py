@@ -237,3 +237,14 @@ def test_a_comparison_takes_one_device(devices: str, tmp_path: Path, monkeypatch
         "compare takes one device, since it fits one model at a time; give --trainer.devices 1"
     )
     assert not any(tmp_path.iterdir())
+
+
+def test_named_test_sets_are_measured_whole(fits: Path, uneven: tuple[object, ...], tmp_path: Path) -> None:
+    save_class(tmp_path / "more/gel", 4, 8000, striped=True)
+    save_class(tmp_path / "more/not_gel", 7, 9000, striped=False)
+    options = ("--data.test_dir+=more=more", "--data.cache_dir", fits / "cache")
+    ran = in_processes("fit", *FIT, *uneven, *options, cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    (row,), (plain,) = (read_rows(folder / "lightning_logs/results.csv") for folder in (tmp_path, fits / "b"))
+    assert list(map(sum, json.loads(row["conf_mat_more"]))) == [4, 7]
+    assert (row["conf_mat"], row["val_loss"]) == (plain["conf_mat"], plain["val_loss"])

@@ -14,12 +14,12 @@ from gel_lightning.core.store import Contents
 from gel_lightning.core.text import printable
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.datamodule import GelDataModule
+from gel_lightning.data.named_sets import name_of
 from gel_lightning.inference.predict import Summary
 from gel_lightning.training.classifier import GelClassifier, made_up
 from gel_lightning.training.results import hyperparameters
 
 MOST_UNREAD = 20
-STAGE_NAMES = {"val": "validation", "test": "test"}
 
 
 class Announcement(Callback):
@@ -53,12 +53,24 @@ class Announcement(Callback):
 
 def print_data(data: GelDataModule, weights: str) -> None:
     """Prints what pictures there are, and whether this is but a demonstration."""
+    assert data.split is not None
     counts = {part: len(pictures.paths) for part, pictures in data.parts.items()}
     names = data.parts["train"].class_names
+    extra = f" ({len(data.split.extra)} of them drawn)" if data.split.extra else ""
     print_line(
-        f"{counts['train']} training, {counts['val']} validation and {counts['test']} test pictures of "
+        f"{counts['train']} training{extra}, {counts['val']} validation and {counts['test']} test pictures of "
         f"{len(names)} classes: {', '.join(names)}"
     )
+    if named := [f"{name_of(part)} ({count} pictures)" for part, count in counts.items() if name_of(part)]:
+        print_line(f"Also tested on: {', '.join(named)}")
+    for name, left_out in data.folders.left_out().items():
+        print_line(f"{left_out} pictures of class {name} left out (--data.class_names)")
+    for part, near in data.split.near_training.items():
+        if near:
+            print_line(
+                f"{near} of the {counts[part]} test pictures{f' of {name_of(part)}' if name_of(part) else ''} are "
+                "near-duplicates of training or validation pictures, which flatters the figures"
+            )
     print_demonstration(made_up(data.drawn, weights), "figures")
 
 
@@ -98,18 +110,22 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
     """Prints a table of metrics, a column for each stage.
 
     Args:
-        metrics: of each stage, ``val`` or ``test``, values by name, such as ``test/accuracy``.
+        metrics: of ``val`` or ``test``, values by name, such as ``test/accuracy`` or ``test_NAME/accuracy``.
         model: the classifier that was measured.
     """
     table = SafeTable()
     table.add_column("metric")
     rows: dict[str, list[str]] = {}
-    for stage, values in metrics.items():
+    by_stage: dict[str, dict[str, Any]] = {}
+    for key, value in [item for values in metrics.values() for item in values.items()]:
+        stage, _, name = key.partition("/")
+        by_stage.setdefault(stage, {})[name] = value
+    for stage, values in by_stage.items():
         matrix = model.confusion_matrices[stage]
         right, total = int(matrix.diagonal().sum()), int(matrix.sum())
-        table.add_column(f"{STAGE_NAMES[stage]} ({total} pictures)", justify="right")
-        for key, value in values.items():
-            name = key.partition("/")[2]
+        title = "validation" if stage == "val" else name_of(stage) or "test"
+        table.add_column(f"{title} ({total} pictures)", justify="right", overflow="fold")
+        for name, value in values.items():
             shown = f"{value:.4f}" if value == value else "undefined"  # nan: a class has no picture
             text = f"{right}/{total}   {shown}" if name == "accuracy" else shown
             rows.setdefault(name, []).append(text)
@@ -184,18 +200,19 @@ def print_comparison(
         chosen: whether the first is the best, which is marked.
     """
     table = SafeTable("", "model", box=None)
-    for column in ("cross-validated" if cross_validated else "validation", "test", "training"):
+    tested: Mapping[str, str] = next((row for row in rows if not row["error"]), {})
+    sets = [key.removeprefix("accuracy_") for key in tested if key.startswith("accuracy_") and tested[key]]
+    for column in ("cross-validated" if cross_validated else "validation", "test", *sets, "training"):
         table.add_column(column, justify="right", no_wrap=True)
     named = list(zip(rows, names, strict=True))
     for place, (row, name) in enumerate((row, name) for row, name in named if not row["error"]):
-        matrix = json.loads(row["conf_mat"])
-        right, total = sum(line[i] for i, line in enumerate(matrix)), sum(map(sum, matrix))
         best = chosen and place == 0
         table.add_row(
             "★" if best else "",
             name,
             _interval(*cross_validated[place]) if cross_validated else f"{float(row['val_accuracy'] or 'nan'):.3f}",
-            f"{right}/{total}  {float(row['accuracy']):.3f}",
+            _right(row["conf_mat"]),
+            *(_right(row[f"conf_mat_{name}"]) for name in sets),
             f"{float(row['training_time_mins']) * 60:.1f} s",
             style="bold" if best else "",
         )
@@ -203,6 +220,13 @@ def print_comparison(
         if row["error"]:
             table.add_row("✗", name, "failed", style="red")
     Console(markup=False).print(table)
+
+
+def _right(conf_mat: str) -> str:
+    """How many pictures were taken for what they are, and their share."""
+    matrix = json.loads(conf_mat)
+    right, total = sum(line[i] for i, line in enumerate(matrix)), sum(map(sum, matrix))
+    return f"{right}/{total}  {right / total:.3f}"
 
 
 def _interval(value: float, low: float, high: float) -> str:

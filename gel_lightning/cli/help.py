@@ -50,7 +50,9 @@ TRAIN_DIR = Option(
     "FOLDER",
     "pictures, in a folder for each class; without it, those of the original study, downloaded",
 )
-TEST_DIR = Option("--data.test_dir", "FOLDER", "test pictures; without it, a fifth of those")
+TEST_DIR = Option(
+    "--data.test_dir", "FOLDER", "test pictures; without it, a fifth of those; more with --data.test_dir+=NAME=FOLDER"
+)
 CHECKPOINT = Option("--ckpt_path", "FILE", "checkpoint of a fit, such as best.ckpt (needed)")
 WEIGHTS = Option("--model.weights", "WEIGHTS", "imagenet (downloaded), none (random), or a file", "imagenet")
 DEVICE = Option("--trainer.accelerator", "DEVICE", "cpu, gpu, tpu or auto", "auto")
@@ -125,7 +127,7 @@ PAGES = {
             Option("--backbones", "NAME...", "backbones, NAME or NAME=WEIGHTS", "resnet18 vgg16 mobilenet_v3_large"),
             Option("--heads", "NAME...", "single, multi, or classes", "single multi"),
             Option("--optimizers", "NAME...", "optimizers of torch.optim", "adam sgd"),
-            Option("--folds", "N", "cross-validates each model on N parts"),
+            Option("--folds", "N", "cross-validates each model on N parts, or on the groups of --data.groups: groups"),
             Option("--repeats", "N", "how many times the parts are dealt", "1"),
             EPOCHS,
             DEVICE,

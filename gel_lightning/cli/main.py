@@ -34,6 +34,7 @@ from gel_lightning.cli.help import HELP_ALL, PAGES, SUMMARY, answer
 from gel_lightning.cli.mistakes import explained as explained_mistake
 from gel_lightning.cli.own_modules import find_own_modules
 from gel_lightning.cli.refusals import refusal
+from gel_lightning.cli.repeats import refuse_repeats
 from gel_lightning.cli.settings import explicit_settings, refuse_changes
 from gel_lightning.cli.trainer_settings import IntervalCheck, check_trainer_settings
 from gel_lightning.core.distributed import (
@@ -369,6 +370,7 @@ def main(args: Sequence[str] | None = None) -> int:
             return status
         if given[:1] == ["data"]:
             return data_command(given[1:])
+        refuse_repeats(given)
         with _thread_errors_raised():
             if given[:1] == ["compare"]:
                 from gel_lightning.comparison.cli import compare_command

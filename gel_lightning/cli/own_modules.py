@@ -1,5 +1,6 @@
 """Modules of the user's in the working folder, for options that name classes in them: `--model.head mine.Head`."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ def _texts(args: Sequence[str]) -> Iterator[str]:
         option, _, value = arg.partition("=") if arg.startswith("-") else (option, "", arg)
         if option in ("-c", "--config"):
             path = Path(value).expanduser()
-            if value and path.is_file():
+            if value and os.path.isfile(path):  # noqa: PTH113 - Path.is_file() raises for text as long as settings
                 yield path.read_text(encoding="utf-8", errors="replace")
         elif not option.removesuffix("+").endswith("ckpt_path"):
             yield value

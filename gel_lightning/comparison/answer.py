@@ -65,14 +65,19 @@ def _best(summary: Summary) -> str:
     if count > 1:
         subject = f"The best of {count} models is {best.name}: {_choice(summary)}."
         tested += ", which played no part in the choice"
+    others = [
+        f"{right} of the {total} of {name}, {_with_interval(share)}"
+        for name, (right, total, share) in best.named.items()
+    ]
+    end = f" Of other test pictures it was right about {_listed(others)}." if others else ""
     if not summary.folds:
-        return f"{subject} It was {tested}."
+        return f"{subject} It was {tested}.{end}"
     pictures = len({p for fold in best.record.folds for p in fold.paths})
     times = f", {summary.repeats} times over" if summary.repeats > 1 else ""
+    folds = f"{summary.folds - 1} of {summary.folds} {'groups' if summary.left_out else 'folds'} of {pictures} pictures"
     return (
-        f"{subject} Trained on {summary.folds - 1} of {summary.folds} folds of {pictures} pictures and tested on the "
-        f"other, each fold in turn{times}, it was right for {_with_interval(best.estimates['accuracy'])}. "
-        f"It was also {tested}."
+        f"{subject} Trained on {folds} and tested on the other, each in turn{times}, it was right for "
+        f"{_with_interval(best.estimates['accuracy'])}. It was also {tested}.{end}"
     )
 
 

@@ -10,7 +10,7 @@ from copy import deepcopy
 from itertools import product
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from lightning import seed_everything
@@ -52,6 +52,7 @@ from gel_lightning.comparison.records import (
     finished,
     locked,
     model_folder,
+    predictions_file,
     read_about,
     this_machine,
     write_about,
@@ -63,6 +64,7 @@ from gel_lightning.comparison.summary import rank
 from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
+from gel_lightning.data.named_sets import MAIN, name_of, part_of
 from gel_lightning.training.callbacks import COMPARED, TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
@@ -108,9 +110,10 @@ class CompareCLI(GelCLI):
         )
         parser.add_argument(
             "--folds",
-            type=int | None,
+            type=int | Literal["groups"] | None,
             help="Cross-validation: deals the training and validation pictures into so many folds, and tests each "
-            "model on every fold, trained on the others. Near-duplicates share a fold; models share the folds.",
+            "model on every fold, trained on the others. Near-duplicates share a fold; models share the folds. "
+            "'groups' makes each group of --data.groups a fold.",
         )
         parser.add_argument(
             "--repeats", type=int, default=1, help="How many times they are dealt: 5 folds, 10 times, are 50 fits."
@@ -135,6 +138,8 @@ class CompareCLI(GelCLI):
         asked = config.trainer.accelerator
         if config.folds is None and config.repeats != 1:
             raise GelError("--repeats is how many times the folds are dealt; give --folds too, for example --folds 5")
+        if config.folds == "groups" and config.repeats != 1:
+            raise GelError("leaving each group out is the same every time; leave --repeats out")
         accelerators = config.accelerators or (present_accelerators() if asked == "auto" else [asked])
         self.models = grid(config.backbones, config.heads, config.optimizers, accelerators)
         self._dumps: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
@@ -162,8 +167,9 @@ class CompareCLI(GelCLI):
             )
         self.folds = {}
         if base.folds is not None:
-            places = product(range(1, base.repeats + 1), range(1, base.folds + 1))
-            self.folds = dict(zip(places, self.data.cross_validation(base.folds, base.repeats), strict=True))
+            dealt = self.data.cross_validation(base.folds, base.repeats)
+            places = product(range(1, base.repeats + 1), range(1, len(dealt) // base.repeats + 1))
+            self.folds = dict(zip(places, dealt, strict=True))
         if base.resume is None:
             self.folder = claim_folder(base.trainer.default_root_dir, FOLDER)
         else:
@@ -275,8 +281,11 @@ class CompareCLI(GelCLI):
         write_about(self.folder, self.about)
 
     def _keep_predictions(self) -> None:
-        path = self.folder / self.name / PREDICTIONS
-        write_predictions(path, self.model.class_names, [outcome(self.model, self.data), *self.outcomes])
+        folder, names = self.folder / self.name, self.model.class_names
+        for part in filter(name_of, self.parts):
+            path = folder / predictions_file(name_of(part))
+            write_predictions(path, names, [outcome(self.model, self.data, part=part)])
+        write_predictions(folder / PREDICTIONS, names, [outcome(self.model, self.data), *self.outcomes])
 
     def _seed(self, base: Any) -> None:
         if base.seed_everything is not False:
@@ -286,8 +295,10 @@ class CompareCLI(GelCLI):
         """Whether a model was tested on the pictures, and in the folds, that it would be tested on now."""
         limit = base.trainer.limit_test_batches  # 1 is one batch, 1.0 all of them
         whole = limit is None or (isinstance(limit, float) and limit == 1)
-        for seen, parts in zip([record.test, *record.folds], [self.parts, *self.folds.values()], strict=True):
-            test, tested = parts["test"], len(seen.paths)
+        tests = [parts[MAIN] for parts in (self.parts, *self.folds.values())]
+        tests += [self.parts[part_of(name)] for name in record.named]
+        for seen, test in zip([record.test, *record.folds, *record.named.values()], tests, strict=True):
+            tested = len(seen.paths)
             if whole and tested != len(test.paths):
                 return False
             if seen.paths != tuple(map(str, test.paths[:tested])) or [*seen.labels] != [*test.labels[:tested]]:
@@ -303,8 +314,10 @@ class CompareCLI(GelCLI):
             "commands": [*before["commands"], shlex.join(["gel-fit", "compare", *self.given])],
             "class_names": list(self.parts["train"].class_names),
             "drawn": self.data.drawn,
-            "pictures": {part: len(pictures.paths) for part, pictures in self.parts.items()},
-            "folds": base.folds,
+            "pictures": {part: len(self.parts[part].paths) for part in ("train", "val", MAIN)},
+            "test_sets": {name_of(part): len(self.parts[part].paths) for part in filter(name_of, self.parts)},
+            "folds": len(self.folds) // base.repeats or None,
+            "groups": self.data.split.group_names if base.folds == "groups" and self.data.split else [],
             "repeats": base.repeats,
             "seed": base.seed_everything,
             "weights": before["weights"],

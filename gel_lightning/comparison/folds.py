@@ -16,6 +16,7 @@ from gel_lightning.cli.main import listed, training_callbacks
 from gel_lightning.comparison.records import Outcome
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.folders import LabelledPictures
+from gel_lightning.data.named_sets import MAIN
 from gel_lightning.training.callbacks import derived_seed
 from gel_lightning.training.checkpoint_files import with_checkpoint_files
 from gel_lightning.training.classifier import GelClassifier
@@ -104,10 +105,10 @@ def fit_fold(
     return outcome(fitted, data, place)
 
 
-def outcome(model: GelClassifier, data: GelDataModule, place: tuple[int, int] = (0, 0)) -> Outcome:
+def outcome(model: GelClassifier, data: GelDataModule, place: tuple[int, int] = (0, 0), part: str = MAIN) -> Outcome:
     """What a model has made of the test pictures that it was last tested on."""
-    probabilities = model.probabilities["test"].to("cpu", torch.float64).numpy()
-    test = data.parts["test"]
+    probabilities = model.probabilities[part].to("cpu", torch.float64).numpy()
+    test = data.parts[part]
     tested = len(probabilities)
     return Outcome(*place, tuple(map(str, test.paths[:tested])), np.array(test.labels[:tested]), probabilities)
 

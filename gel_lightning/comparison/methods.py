@@ -24,7 +24,8 @@ def _pictures(summary: Summary) -> str:
     drawn = "drawn by gel-fit, not photographs of gels; " if about["drawn"] else ""
     square = f"a square of {size} by {size} pixels" if size.isdecimal() else "a square"
     return (
-        f"{counts['train']} pictures for training, {counts['val']} for validation and {counts['test']} for testing, "
+        f"{counts['train']} pictures for training, {counts['val']} for validation and {counts['test']} for testing"
+        f"{''.join(f', {count} for testing as {name}' for name, count in about['test_sets'].items())}, "
         f"of {len(names)} classes ({', '.join(names)}); {drawn}near-identical ones are never on both sides of a split. "
         f"Each is read as 8-bit grey, stretched to {square}, repeated on three channels and normalised as the "
         "weights of the backbone expect."
@@ -58,6 +59,14 @@ def _training(summary: Summary) -> str:
 
 
 def _choice(summary: Summary) -> str:
+    if summary.left_out:
+        return (
+            "The best model is that of the highest accuracy in a cross-validation that leaves out one group of the "
+            f"training and validation pictures at a time, of {summary.folds} groups; of equal ones, that of the lowest "
+            "log loss. Groups that near-identical pictures link are one. In each fit some of the other groups are held "
+            "out, to choose the epoch. The cross-validated figures of the best of several models are somewhat "
+            "optimistic, since it was chosen by them; those on the test pictures are not."
+        )
     if summary.folds:
         times = f", dealt {summary.repeats} times" if summary.repeats > 1 else ""
         return (
@@ -79,6 +88,13 @@ def _tests(summary: Summary) -> str:
     exact = "Shares of the fixed test pictures have exact binomial 95 % intervals (Clopper and Pearson 1934)."
     if not summary.folds:
         return f"{exact} One split shows no more than that."
+    if summary.left_out:
+        return (
+            "Cross-validated figures are of the pictures of all groups together. That of accuracy has the 95 % "
+            "interval of the corrected resampled t-test (Nadeau and Bengio 2003) over the groups, each weighted by its "
+            "pictures (Cochran 1977, single-stage cluster sampling); it tests differences too, with Holm's correction "
+            f"(1979) over all pairs of models, at a level of 5 %. {exact}"
+        )
     return (
         "Means over the fits have the 95 % interval of the corrected resampled t-test (Nadeau and Bengio 2003), which "
         "allows for the training pictures that fits share; it tests differences too, with Holm's correction (1979) "

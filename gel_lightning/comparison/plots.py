@@ -1,7 +1,6 @@
 """The figures of a comparison's report."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +37,7 @@ from gel_lightning.comparison.drawing import (
     text_width,
 )
 from gel_lightning.comparison.original import Original, original_results
-from gel_lightning.comparison.records import Outcome, Record, confusion_counts
+from gel_lightning.comparison.records import Outcome, Record, confusion_counts, pooled
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
 from gel_lightning.training.figures import (
@@ -351,16 +350,8 @@ def _reliability_line(outcome: Outcome, error: float) -> Line:
 def _seen(summary: Summary) -> dict[str, list[Outcome]]:
     """What each model made of the test pictures, and of all folds together."""
     records = [model.record for model in summary.models]
-    seen = {TEST: [_pooled([record.test]) for record in records]}
-    return seen | ({FOLDS: [_pooled(record.folds) for record in records]} if summary.folds else {})
-
-
-def _pooled(outcomes: Sequence[Outcome]) -> Outcome:
-    _, _, paths, labels, probabilities = zip(*outcomes, strict=True)
-    shares = np.concatenate(probabilities)
-    return Outcome(
-        0, 0, tuple(chain.from_iterable(paths)), np.concatenate(labels), shares / shares.sum(axis=1, keepdims=True)
-    )
+    seen = {TEST: [pooled([record.test]) for record in records]}
+    return seen | ({FOLDS: [pooled(record.folds) for record in records]} if summary.folds else {})
 
 
 def _curved(summary: Summary, kind: Kind, lines: Lines) -> Iterator[Plot]:
@@ -714,5 +705,7 @@ def _tested(summary: Summary) -> str:
 
 
 def _folded(summary: Summary) -> str:
+    if summary.left_out:
+        return f"cross-validation that leaves one of {summary.folds} groups out at a time"
     times = f", dealt {summary.repeats} times" if summary.repeats > 1 else ""
     return f"{summary.folds}-fold cross-validation{times}"

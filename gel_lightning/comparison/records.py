@@ -9,10 +9,11 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from itertools import groupby, product
+from itertools import chain, groupby, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,8 @@ KINDS: dict[str, Any] = {
     "class_names": [str],
     "drawn": bool,
     "pictures": {"train": int, "val": int, "test": int},
+    "test_sets": {str: int},  # pictures of each test set that has a name
+    "groups": [str],  # that are folds, in their order; empty where folds are dealt
     "folds": (int, type(None)),
     "repeats": int,
     "seed": int,
@@ -79,12 +82,14 @@ class Record(NamedTuple):
         test: what it made of the fixed test pictures.
         folds: what the fits of a cross-validation made of their folds; empty if there was none.
         curves: metrics by name, such as ``val/loss``, of each epoch.
+        named: what it made of each test set that has a name.
     """
 
     row: dict[str, str]
     test: Outcome
     folds: list[Outcome]
     curves: dict[str, list[float]]
+    named: dict[str, Outcome]
 
     @property
     def levels(self) -> dict[str, str]:
@@ -192,6 +197,20 @@ def write_predictions(path: Path, class_names: Sequence[str], outcomes: Sequence
                 writer.writerow([outcome.repeat, outcome.fold, formula_free(name), class_names[label], *shares])
 
 
+def predictions_file(test_set: str) -> str:
+    """The name of the file of the predictions on a test set that has a name."""
+    return f"predictions_{test_set}.csv"
+
+
+def pooled(outcomes: Sequence[Outcome]) -> Outcome:
+    """What several fits made of the pictures that each was tested on, as if it were one."""
+    _, _, paths, labels, probabilities = zip(*outcomes, strict=True)
+    shares = np.concatenate(probabilities)
+    return Outcome(
+        0, 0, tuple(chain.from_iterable(paths)), np.concatenate(labels), shares / shares.sum(axis=1, keepdims=True)
+    )
+
+
 def read_predictions(path: Path, class_names: Sequence[str]) -> list[Outcome]:
     """Reads what :func:`write_predictions` has written.
 
@@ -263,8 +282,10 @@ def read_record(folder: Path, row: dict[str, str], about: dict[str, Any]) -> Rec
     if reason := _fault(row):
         raise GelError(f"{folder / RESULTS}: {reason}; {AGAIN}")
     home = folder / model_folder(row)
-    fixed, *folds = _outcomes(home / PREDICTIONS, about)
-    record = Record(row, fixed, folds, _curves(home / CURVES))
+    places = product(range(1, about["repeats"] + 1), range(1, (about["folds"] or 0) + 1))
+    fixed, *folds = _outcomes(home / PREDICTIONS, about, [(0, 0), *places])
+    named = {name: _outcomes(home / predictions_file(name), about, [(0, 0)])[0] for name in about["test_sets"]}
+    record = Record(row, fixed, folds, _curves(home / CURVES), named)
     matrix = confusion_counts([fixed], len(about["class_names"]))
     accuracy = float(matrix.trace() / matrix.sum())
     if json.loads(row["conf_mat"]) != matrix.tolist() or not math.isclose(
@@ -340,7 +361,7 @@ def confusion_counts(outcomes: Sequence[Outcome], classes: int) -> NDArray[np.in
 
 def _pictures(record: Record) -> list[tuple[Any, ...]]:
     """The pictures that a model was tested on, with their classes, fit by fit."""
-    return [(*outcome[:3], outcome.labels.tolist()) for outcome in (record.test, *record.folds)]
+    return [(*outcome[:3], outcome.labels.tolist()) for outcome in (record.test, *record.folds, *record.named.values())]
 
 
 def model_folder(row: dict[str, str]) -> str:
@@ -389,6 +410,8 @@ def read_about(folder: Path) -> dict[str, Any]:
             raise ValueError("not what gel-fit compare notes")
         if len(set(about["class_names"])) < max(len(about["class_names"]), 2):
             raise ValueError("no two classes, or two of one name")
+        if not all(re.fullmatch(r"\w+", name, re.ASCII) for name in about["test_sets"]):
+            raise ValueError("no such names of test sets")
         if about["repeats"] < 1 or (about["folds"] is not None and about["folds"] < 2):
             raise ValueError("no such folds")
         if about["epoch"]["mode"] not in ("min", "max"):
@@ -451,15 +474,12 @@ def _fault(row: dict[str, Any]) -> str:
     return "" if whole else "conf_mat is no matrix of counts"
 
 
-def _outcomes(path: Path, about: dict[str, Any]) -> list[Outcome]:
-    """What a model made of the fixed test pictures, and of the folds there are."""
+def _outcomes(path: Path, about: dict[str, Any], places: Sequence[tuple[int, int]]) -> list[Outcome]:
+    """What a model made of pictures: of each repeat and fold, the fixed test pictures being 0 and 0."""
     outcomes = read_predictions(path, about["class_names"])
-    folds, repeats = about["folds"] or 0, about["repeats"]
-    if len(outcomes) != 1 + folds * repeats or [outcome[:2] for outcome in outcomes] != [
-        (0, 0),
-        *product(range(1, repeats + 1), range(1, folds + 1)),
-    ]:
-        cross = f", and of {folds} folds, {repeats} times" if folds else ""
+    if [outcome[:2] for outcome in outcomes] != list(places):
+        folds, repeats = about["folds"] or 0, about["repeats"]
+        cross = f", and of {folds} folds, {repeats} times" if len(places) > 1 else ""
         raise GelError(f"{path}: not the predictions of the test pictures{cross}; {AGAIN}")
     return outcomes
 

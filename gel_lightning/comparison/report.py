@@ -115,12 +115,15 @@ def make_report(folder: Path, pictures: Container[str] = frozenset()) -> Summary
 def _columns(summary: Summary) -> list[str]:
     first = ["accuracy, cross-validated"] if summary.folds else ["accuracy, validation pictures"]
     others = [metric.label for metric in summary.metrics[1:]]
-    return ["model", *first, "accuracy, test pictures", *others, "training", "inference"]
+    named = [f"accuracy, {name}" for name in summary.models[0].named]
+    return ["model", *first, "accuracy, test pictures", *named, *others, "training", "inference"]
 
 
 def _rows(summary: Summary) -> list[tuple[ModelSummary, list[Cell]]]:
     """The table of models: the figure they were chosen by, the test pictures, all other metrics, and times."""
-    columns = [_chosen(summary), _tested(summary), *(_measured(summary, metric) for metric in summary.metrics[1:])]
+    columns = [_chosen(summary), _tested([(m.right, m.total, m.test_accuracy) for m in summary.models], summary)]
+    columns += [_tested([model.named[name] for model in summary.models], summary) for name in summary.models[0].named]
+    columns += [_measured(summary, metric) for metric in summary.metrics[1:]]
     records = [model.record for model in summary.models]
     for times in ([r.training_seconds for r in records], [r.inference_seconds for r in records]):
         columns.append([Cell(seconds(time), time) for time in times])
@@ -134,16 +137,16 @@ def _chosen(summary: Summary) -> list[Cell]:
     return _best_bold([Cell(percent(value), value) for value in values])
 
 
-def _tested(summary: Summary) -> list[Cell]:
-    """Accuracy on the test pictures; its interval is not of the kind that the others have if there are folds."""
+def _tested(tested: Sequence[tuple[int, int, Estimate]], summary: Summary) -> list[Cell]:
+    """Accuracy on test pictures; its interval is not of the kind that the others have if there are folds."""
     return _best_bold(
         [
             Cell(
-                percent(model.test_accuracy.value),
-                model.test_accuracy.value,
-                f"{model.right}/{model.total}" + ("" if summary.folds else f", {_ends(model.test_accuracy)}"),
+                percent(accuracy.value),
+                accuracy.value,
+                f"{right}/{total}" + ("" if summary.folds else f", {_ends(accuracy)}"),
             )
-            for model in summary.models
+            for right, total, accuracy in tested
         ]
     )
 
@@ -152,9 +155,9 @@ def _measured(summary: Summary, metric: Metric) -> list[Cell]:
     cells = []
     for model in summary.models:
         estimate = model.estimates[metric.key]
-        varies = summary.folds and np.ptp(model.fits[metric.key]) > 1e-9
+        fits = model.fits.get(metric.key, np.empty(0))
         share = metric.bounded and metric.more_is_better
-        ends = _ends(estimate, share) if varies else "no spread" if summary.folds else ""
+        ends = "" if not len(fits) else _ends(estimate, share) if np.ptp(fits) > 1e-9 else "no spread"
         cells.append(Cell(percent(estimate.value) if share else f"{estimate.value:.3f}", estimate.value, ends))
     return _best_bold(cells, metric.more_is_better)
 
@@ -185,8 +188,11 @@ def _cards(summary: Summary, pictures: Container[str]) -> list[Card]:
     """The pictures that most models were wrong or unsure about, the hardest first."""
     comparison, names = summary.comparison, summary.comparison.class_names
     found = []
-    for part, folds in (("test picture", False), ("cross-validated", True)):
-        of_models = [_means([*m.record.folds] if folds else [m.record.test]) for m in summary.models]
+    records = [model.record for model in summary.models]
+    parts = {"test picture": [[record.test] for record in records], "cross-validated": [r.folds for r in records]}
+    parts |= {f"test picture of {name}": [[record.named[name]] for record in records] for name in records[0].named}
+    for part, outcomes in parts.items():
+        of_models = [_means(some) for some in outcomes]
         for path, (label, _) in of_models[0].items():
             shares = np.stack([means[path][1] for means in of_models])
             found.append((float(shares[:, label].mean()), path, label, part, shares))

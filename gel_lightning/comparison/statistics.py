@@ -110,6 +110,25 @@ def resampled(values: ArrayLike, share: float) -> Difference:
     return Difference(mean, float(low), float(high), float(2 * stats.t.sf(abs(mean) / spread, fits - 1)))
 
 
+def group_shares(right: Sequence[int], total: Sequence[int]) -> NDArray[np.float64]:
+    """Values of groups whose mean is the share of all their pictures that are right, and whose spread is that of it.
+
+    A group counts by its pictures. The mean of shares weighted like that is a ratio of two sums, whose variance is
+    that of the plain mean of these values, to first order.
+
+    Source: W. G. Cochran, "Sampling Techniques", 3rd edition 1977, chapter 9A: single-stage cluster sampling with
+    clusters of unequal sizes.
+
+    Args:
+        right: pictures of each group that are right, [groups].
+        total: pictures of each group, [groups].
+    """
+    shares, sizes = np.asarray(right, dtype=float) / np.asarray(total), np.asarray(total, dtype=float)
+    mean = np.average(shares, weights=sizes)
+    values: NDArray[np.float64] = mean + sizes / sizes.mean() * (shares - mean)
+    return values
+
+
 def resampled_share(values: ArrayLike, share: float, bounded: bool = True) -> Estimate:
     """Estimates the mean of a metric over fits as :func:`resampled` does; no interval where all fits have the same.
 

@@ -8,7 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gel_lightning.comparison.records import FACTORS, Comparison, Outcome, Record, confusion_counts, model_folder
+from gel_lightning.comparison.records import (
+    FACTORS,
+    Comparison,
+    Outcome,
+    Record,
+    confusion_counts,
+    model_folder,
+    pooled,
+)
 from gel_lightning.comparison.statistics import (
     Effect,
     Estimate,
@@ -16,10 +24,11 @@ from gel_lightning.comparison.statistics import (
     compare_pairs,
     exact_interval,
     factor_effects,
+    group_shares,
     not_worse_than_best,
     resampled_share,
 )
-from gel_lightning.training.metrics import make_metrics, metrics_of_positive, positive_class, single_values
+from gel_lightning.training.metrics import measure, metrics_of_positive, positive_class, single_values
 
 
 class Metric(NamedTuple):
@@ -31,6 +40,14 @@ class Metric(NamedTuple):
     more_is_better: bool = True
 
 
+class Tested(NamedTuple):
+    """How many pictures of a test set a model was right about, of how many, and the share with its exact interval."""
+
+    right: int
+    total: int
+    accuracy: Estimate
+
+
 class ModelSummary(NamedTuple):
     """A model and its metrics.
 
@@ -40,10 +57,12 @@ class ModelSummary(NamedTuple):
         total: how many there are.
         test_accuracy: the share of them, with its exact interval.
         test: each metric on them, by key.
-        fits: each metric of each fit of the cross-validation, [fits]; empty if there was none.
+        fits: each metric of each fit of the cross-validation, [fits]; empty if there was none, and accuracy alone
+            where groups were left out.
         estimates: each metric with its interval: the mean over the fits of the cross-validation, or what it is on the
             test pictures if there was none; then only accuracy has an interval.
         name: what it is called; without the hardware if all models have the same.
+        named: what it made of each test set that has a name.
     """
 
     record: Record
@@ -54,6 +73,7 @@ class ModelSummary(NamedTuple):
     fits: dict[str, NDArray[np.float64]]
     estimates: dict[str, Estimate]
     name: str
+    named: dict[str, Tested]
 
     @property
     def chosen_by(self) -> tuple[float, float]:
@@ -95,7 +115,6 @@ class Summary:
             Metric("log_loss", "log loss", bounded=False, more_is_better=False),
             Metric("calibration_error", "calibration error", more_is_better=False),
         ]
-        self._measure = make_metrics(names)
         first = comparison.records[0]
         self.groups = _different(first.folds, comparison.about["near_duplicates"])
         models = [self._model(record) for record in comparison.records]
@@ -110,6 +129,18 @@ class Summary:
     def repeats(self) -> int:
         """Number of times that the folds were dealt."""
         return max((outcome.repeat for outcome in self.comparison.records[0].folds), default=0)
+
+    @property
+    def left_out(self) -> list[str]:
+        """The groups that are the folds; empty if folds were dealt, or there was no cross-validation."""
+        groups: list[str] = self.comparison.about["groups"]
+        return groups
+
+    @property
+    def by_group(self) -> list[tuple[str, Tested]]:
+        """What the best model made of each group that was left out, the lowest accuracy first."""
+        groups = zip(self.left_out, map(_tested, self.models[0].record.folds), strict=True) if self.left_out else ()
+        return sorted(groups, key=lambda group: (group[1].accuracy.value, -group[1].total))
 
     @property
     def share(self) -> float:
@@ -148,6 +179,8 @@ class Summary:
             metric.key: not_worse_than_best(
                 [m.fits[metric.key] for m in self.models], self.share, metric.more_is_better
             )
+            if metric.key in self.models[0].fits
+            else [True] * len(self.models)
             for metric in self.metrics
         }
 
@@ -159,30 +192,34 @@ class Summary:
 
     def _model(self, record: Record) -> ModelSummary:
         test = self._values(record.test)
-        right, total = right_of(record.test), len(record.test.labels)
-        accuracy = exact_interval(right, total)
+        right, total, accuracy = _tested(record.test)
         fits = {}
-        if record.folds:
+        if self.left_out:
+            fits = {"accuracy": group_shares([right_of(fold) for fold in record.folds], list(map(_size, record.folds)))}
+            whole = self._values(pooled(record.folds))
+            estimates = {key: Estimate(value, np.nan, np.nan) for key, value in whole.items()}
+            estimates["accuracy"] = resampled_share(fits["accuracy"], self.share)
+        elif record.folds:
             values = [self._values(outcome) for outcome in record.folds]
             fits = {metric.key: np.array([value[metric.key] for value in values]) for metric in self.metrics}
             estimates = {
                 metric.key: resampled_share(fits[metric.key], self.share, metric.bounded) for metric in self.metrics
             }
-            if estimates["accuracy"].value in (0.0, 1.0):
-                estimates["accuracy"] = exact_interval(round(estimates["accuracy"].value) * self.groups, self.groups)
         else:
             estimates = {key: Estimate(value, np.nan, np.nan) for key, value in test.items()} | {"accuracy": accuracy}
+        if fits and estimates["accuracy"].value in (0.0, 1.0):
+            estimates["accuracy"] = exact_interval(round(estimates["accuracy"].value) * self.groups, self.groups)
         name = self.comparison.names[model_folder(record.row)]
-        return ModelSummary(record, right, total, accuracy, test, fits, estimates, name)
+        named = {test_set: _tested(outcome) for test_set, outcome in record.named.items()}
+        return ModelSummary(record, right, total, accuracy, test, fits, estimates, name, named)
 
     def _values(self, outcome: Outcome) -> dict[str, float]:
         from sklearn.metrics import log_loss
 
         names = self.comparison.class_names
         probabilities = outcome.probabilities / outcome.probabilities.sum(axis=1, keepdims=True)
-        self._measure.reset()
-        self._measure.update(torch.from_numpy(probabilities), torch.from_numpy(outcome.labels))
-        values = {key: float(value) for key, value in single_values(self._measure.compute(), names).items()}
+        measured = measure(torch.from_numpy(probabilities), torch.from_numpy(outcome.labels), names)
+        values = {key: float(value) for key, value in single_values(measured, names).items()}
         values["log_loss"] = float(log_loss(outcome.labels, probabilities, labels=range(len(names))))
         return values
 
@@ -195,6 +232,14 @@ def rank(accuracy: float, log_loss: float) -> tuple[float, float]:
 def right_of(outcome: Outcome) -> int:
     """How many pictures were taken for what they are."""
     return int(confusion_counts([outcome], outcome.probabilities.shape[1]).trace())
+
+
+def _tested(outcome: Outcome) -> Tested:
+    return Tested(right_of(outcome), _size(outcome), exact_interval(right_of(outcome), _size(outcome)))
+
+
+def _size(outcome: Outcome) -> int:
+    return len(outcome.labels)
 
 
 def _different(folds: Iterable[Outcome], groups: Iterable[Iterable[str]]) -> int:

@@ -2,9 +2,9 @@
 
 import warnings
 from collections.abc import Sequence
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -22,25 +22,13 @@ from gel_lightning.core.store import default_cache_dir
 from gel_lightning.core.xla import PaddedBatches, on_xla
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import Augmentation, FeatureDataset, PictureDataset, UnlabelledDataset, ViewSampler
-from gel_lightning.data.drawn import draw_data_set
-from gel_lightning.data.folders import (
-    DEFAULT_CLASSES,
-    LabelledPictures,
-    class_folders,
-    find_pictures,
-    folder_notes,
-    read_class_folders,
-)
+from gel_lightning.data.drawn import draw_data_set, draw_extra
+from gel_lightning.data.folders import DEFAULT_CLASSES, LabelledPictures, class_folders, find_pictures, folder_notes
+from gel_lightning.data.groups import groups_digest
+from gel_lightning.data.named_sets import MAIN, is_tested, named_folders
 from gel_lightning.data.originals import download_originals
-from gel_lightning.data.splits import (
-    HASHES,
-    hash_pictures,
-    near_duplicate_groups,
-    picture_hashes,
-    repeated_groups,
-    stratified_folds,
-    stratified_split,
-)
+from gel_lightning.data.parts import Folders, Split
+from gel_lightning.data.splits import HASHES, hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
 from gel_lightning.features.extraction import find_features
 
 Number = TypeVar("Number", int, float)
@@ -54,6 +42,7 @@ MOST = {
     "image_size": MAX_SIDE,
     "num_workers": 1024,
     "views": 1000,
+    "extra_drawn": 10_000,
     "val_fraction": 1,
     "test_fraction": 1,
 }
@@ -67,16 +56,26 @@ class GelDataModule(LightningDataModule):
     A trainer whose module takes feature vectors in place of pictures, as GelClassifier does, gets vectors: each
     is computed once and kept, and found again by any later run that needs the same one.
 
+    Attributes:
+        parts: ``train``, ``val``, ``test``, and ``test_NAME`` for each test set that has a name.
+        split: how the pictures were dealt out, once that is done.
+
     Args:
-        train_dir: folder of class folders, for training and validation. None takes
+        train_dir: folder of class folders, or several, for training and validation. None takes
             data/gel_electrophoresis/dataset, and downloads the 92 original pictures if it is absent.
-        test_dir: folder of class folders, for testing; some classes may be absent. None takes the originals' test
-            pictures with the originals, and else splits a test part off train_dir.
+        test_dir: folder of class folders, for testing, some classes may be absent; more of them as NAME=FOLDER each,
+            which are measured one by one. Without one that has no name the originals' test pictures are taken with the
+            originals, and else a test part is split off train_dir.
         predict_dir: a picture, or a folder of any depth, to be classified.
+        class_names: the classes to take, in the order of their labels; other class folders are left out. None takes
+            all there are, in alphabetical order.
+        groups: CSV file with the columns path and group, and a row for each training picture: pictures of one group,
+            such as a lab, stay on one side of every split. Paths start at the file's folder or at train_dir.
         drawn: draws gels and look-alikes in data/drawn instead of downloading, for use with no network.
+        extra_drawn: drawn pictures of the classes gel and not_gel to add to the training pictures, of each class.
         batch_size: pictures a batch.
         val_fraction: share of the training pictures held out for validation, in (0, 1).
-        test_fraction: share of train_dir held out for testing if there is no test_dir, in (0, 1).
+        test_fraction: share of train_dir held out for testing if no test_dir is without a name, in (0, 1).
         image_size: side in pixels to which pictures are resized.
         num_workers: processes that decode pictures. None takes one fewer than there are cores, at most 4.
         cache_features: computes each picture's feature vector once and keeps it. False runs every picture through
@@ -92,10 +91,13 @@ class GelDataModule(LightningDataModule):
 
     def __init__(
         self,
-        train_dir: str | Path | None = None,
-        test_dir: str | Path | None = None,
+        train_dir: list[str | Path] | str | Path | None = None,
+        test_dir: list[str | Path] | str | Path | None = None,
         predict_dir: str | Path | None = None,
+        class_names: list[str] | None = None,
+        groups: str | Path | None = None,
         drawn: bool = False,
+        extra_drawn: int = 0,
         batch_size: int = 23,
         val_fraction: float = 0.2,
         test_fraction: float = 0.2,
@@ -108,11 +110,15 @@ class GelDataModule(LightningDataModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        self.train_dir = _path(train_dir)
-        self.test_dir = _path(test_dir)
-        self.predict_dir = _path(predict_dir)
         self.root = DRAWN_ROOT if drawn else DATA_ROOT
+        self.train_dirs = _paths(train_dir) or [self.root / "dataset"]
+        self.default = not _paths(train_dir)
+        self.test_folders = named_folders(test_dir)
+        self.predict_dir = _path(predict_dir)
+        self.taken = _classes(class_names)
+        self.groups = _path(groups)
         self.drawn = drawn
+        self.extra_drawn = _in_range("extra_drawn", extra_drawn, 0)
         self.batch_size = _in_range("batch_size", batch_size, 1)
         self.val_fraction = _in_range("val_fraction", val_fraction, 0)
         self.test_fraction = _in_range("test_fraction", test_fraction, 0)
@@ -124,6 +130,7 @@ class GelDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.seed = seed
         self.parts: dict[str, LabelledPictures] = {}
+        self.split: Split | None = None
         self.notes: list[str] = []
         self._known: dict[Path, NDArray[np.uint64]] = {}
 
@@ -131,18 +138,19 @@ class GelDataModule(LightningDataModule):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their labels.
 
-        Before ``setup`` those of the class folders of ``train_dir``, of which no picture is read; gel and not_gel
-        while the default pictures are absent.
+        Before ``setup`` those that were asked for, else those of the class folders of ``train_dir``, without reading a
+        picture; gel and not_gel while the default pictures are absent.
 
         Raises:
-            GelError: a folder that is absent or has fewer than two class folders.
+            GelError: a folder that is absent, or folders with fewer than two classes.
         """
         for pictures in self.parts.values():
             return tuple(pictures.class_names)
-        folder = self.train_dir or self.root / "dataset"
-        if self.train_dir is None and not folder.exists():
+        if self.taken is not None:
+            return tuple(self.taken)
+        if self.default and not self.train_dirs[0].exists():
             return DEFAULT_CLASSES
-        return tuple(class_folders(folder))
+        return tuple(class_folders(self.train_dirs))
 
     @property
     def train_class_counts(self) -> list[int]:
@@ -157,13 +165,15 @@ class GelDataModule(LightningDataModule):
             GelError: they cannot be downloaded.
         """
         stage = self.trainer.state.fn if self.trainer else None
-        needed = stage != TrainerFn.PREDICTING and not (stage == TrainerFn.TESTING and self.test_dir)
-        if not needed or self.train_dir is not None or (self.root / "dataset").exists():
+        if stage == TrainerFn.PREDICTING or (stage == TrainerFn.TESTING and self.test_folders):
             return
-        if self.drawn:
-            draw_data_set(self.root)
-        else:
-            download_originals(self.root)
+        if self.default and not self.train_dirs[0].exists():
+            if self.drawn:
+                draw_data_set(self.root)
+            else:
+                download_originals(self.root)
+        if self.extra_drawn and not self._extra_dir.exists():
+            draw_extra(self._extra_dir, self.extra_drawn)
 
     def setup(self, stage: str) -> None:
         """Finds the pictures, reads each one once, and splits them.
@@ -183,14 +193,14 @@ class GelDataModule(LightningDataModule):
             found = find_pictures(self.predict_dir)
             self.predict_paths = found.paths
             self.notes = folder_notes(self.predict_dir, found)
-        elif stage == "test" and self.test_dir is not None and not self.parts:
+        elif stage == "test" and self.test_folders and not self.parts:
             model: Any = self.trainer.lightning_module if self.trainer else None
-            test = read_class_folders(self.test_dir, getattr(model, "class_names", None), every_class=False)
-            self.notes = folder_notes(self.test_dir, test)
-            self._hashes(test.paths)  # names all unreadable pictures at once
-            self.parts = {"test": test}
+            folders = replace(self.folders, test=self.test_folders)
+            self.parts = folders.read_tests(getattr(model, "class_names", None))
+            self.notes = [note for part in self.parts for note in folder_notes(folders.test[part], self.parts[part])]
+            self._hashes([path for test in self.parts.values() for path in test.paths])  # names all unreadable ones
         elif "train" not in self.parts:
-            self.parts = self._split()
+            self._split()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training pictures, in an order and in views that depend on the seed and the epoch alone."""
@@ -208,9 +218,10 @@ class GelDataModule(LightningDataModule):
         """Validation pictures, in the order of their names."""
         return self._loader(self._dataset("val"))
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Test pictures, in the order of their names."""
-        return self._loader(self._dataset("test"))
+    def test_dataloader(self) -> DataLoader[Any] | dict[str, DataLoader[Any]]:
+        """Test pictures, in the order of their names; a loader for each part if several are tested on."""
+        loaders = {part: self._loader(self._dataset(part)) for part in self.parts if is_tested(part)}
+        return loaders if list(loaders) != [MAIN] else loaders[MAIN]
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Pictures to be classified, in the order of their names: see :class:`UnlabelledDataset`.
@@ -226,16 +237,26 @@ class GelDataModule(LightningDataModule):
         return self._loader(UnlabelledDataset(self.predict_paths, self.image_size))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data: how pictures were resized, split and ordered."""
-        return {name: getattr(self, name) for name in ("image_size", *SPLIT)}
+        """What a checkpoint keeps of the data: how pictures were resized, grouped, split and ordered."""
+        groups = groups_digest(self.groups) if self.groups else None
+        return {**{name: getattr(self, name) for name in ("image_size", *SPLIT)}, "groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resizes, splits and orders pictures as for the checkpoint's training, so that none of it is tested on."""
+        """Resizes, splits and orders pictures as for the checkpoint's training, so that none of it is tested on.
+
+        Raises:
+            GelError: that training had other groups.
+        """
         before = self.state_dict()
-        for name in before.keys() & state_dict.keys():
+        for name in before.keys() & state_dict.keys() - {"groups"}:
             setattr(self, name, state_dict[name])
-        if "train" in self.parts and any(getattr(self, name) != before[name] for name in SPLIT):
-            self.parts = self._split()
+        if "train" in self.parts:
+            if state_dict.get("groups", before["groups"]) != before["groups"]:
+                raise GelError(
+                    "the checkpoint was trained with other groups of pictures; give --data.groups as for its training"
+                )
+            if any(getattr(self, name) != before[name] for name in SPLIT):
+                self._split()
 
     def _dataset(self, part: str) -> PictureDataset | FeatureDataset:
         """The pictures of a part, or their vectors if the trainer's module takes those."""
@@ -275,11 +296,11 @@ class GelDataModule(LightningDataModule):
             **options,
         )
 
-    def cross_validation(self, folds: int, repeats: int) -> list[dict[str, LabelledPictures]]:
+    def cross_validation(self, folds: int | Literal["groups"], repeats: int = 1) -> list[dict[str, LabelledPictures]]:
         """Splits the training and validation pictures for cross-validation; near-identical ones share a fold.
 
         Args:
-            folds: parts into which they are dealt, each of which is tested on once.
+            folds: parts into which they are dealt, each of which is tested on once; ``groups`` makes each group one.
             repeats: how many times they are dealt.
 
         Returns:
@@ -287,18 +308,12 @@ class GelDataModule(LightningDataModule):
             ``val`` a share of the rest as always.
 
         Raises:
-            GelError: there are too few different pictures of a class.
+            GelError: there are too few different pictures of a class, or ``groups`` without a file of groups.
         """
-        own = sorted(
-            (path, label) for part in ("train", "val") for path, label in zip(*self.parts[part][:2], strict=True)
-        )
-        paths, labels, names = [path for path, _ in own], [label for _, label in own], self.parts["train"].class_names
-        pictures, groups = LabelledPictures(paths, labels, names), near_duplicate_groups(self._hashes(paths))
-        everything, parts = np.arange(len(paths)), []
-        for fold in chain(*stratified_folds(labels, groups, folds, repeats, self.seed, names)):
-            rest = np.setdiff1d(everything, fold)
-            parts.append({**self._train_and_val(pictures, groups, rest), "test": _subset(pictures, fold)})
-        return parts
+        if folds == "groups" and self.groups is None:
+            raise GelError("no groups to leave out: name a CSV file of path and group with --data.groups")
+        assert self.split is not None
+        return self.split.folds(folds, repeats)
 
     def near_duplicates(self) -> list[list[Path]]:
         """Lists the groups of near-identical pictures among those of all parts."""
@@ -318,42 +333,46 @@ class GelDataModule(LightningDataModule):
         self._known.update(zip(new, hashes, strict=True))
         return np.array([self._known[path] for path in paths], np.uint64).reshape(-1, HASHES)
 
-    def _split(self) -> dict[str, LabelledPictures]:
-        """Parts ``train``, ``val`` and ``test``, from one folder or two."""
-        train_dir = self.train_dir or self.root / "dataset"
-        pictures = read_class_folders(train_dir)
-        default_test = self.root / "test_images"
-        test_dir = self.test_dir
-        if test_dir is None and self.train_dir is None and default_test.exists():
-            test_dir = default_test
-        test = read_class_folders(test_dir, pictures.class_names, every_class=False) if test_dir else None
-        self.notes = folder_notes(train_dir, pictures) + (folder_notes(test_dir, test) if test_dir and test else [])
-        hashes = self._hashes([*pictures.paths, *(test.paths if test else [])])
-        labels = np.array(pictures.labels)
-        groups = near_duplicate_groups(hashes[: len(labels)])
-        train = np.arange(len(labels))
-        if test is None:
-            train, held_out = stratified_split(labels, groups, self.test_fraction, self.seed, pictures.class_names)
-            test = _subset(pictures, held_out)
-        return {**self._train_and_val(pictures, groups, train), "test": test}
+    def _split(self) -> None:
+        """Deals out the pictures."""
+        self.split = Split(
+            self.folders,
+            self._hashes,
+            test_fraction=self.test_fraction,
+            val_fraction=self.val_fraction,
+            seed=self.seed,
+        )
+        self.parts, self.notes = self.split.parts, self.split.notes
 
-    def _train_and_val(
-        self, pictures: LabelledPictures, groups: NDArray[np.intp], indices: NDArray[np.intp]
-    ) -> dict[str, LabelledPictures]:
-        """Splits some of the pictures, all of which have groups, in two."""
-        labels = np.array(pictures.labels)[indices]
-        kept, held_out = stratified_split(labels, groups[indices], self.val_fraction, self.seed, pictures.class_names)
-        return {"train": _subset(pictures, indices[kept]), "val": _subset(pictures, indices[held_out])}
+    @property
+    def folders(self) -> Folders:
+        """Where the pictures are; with the test pictures that come with the default ones, once those are there."""
+        test = self.test_folders
+        if self.default and MAIN not in test and (self.root / "test_images").exists():
+            test = {MAIN: self.root / "test_images", **test}
+        extra = self._extra_dir if self.extra_drawn else None
+        return Folders(self.train_dirs, test, self.taken, self.groups, extra)
 
-
-def _subset(pictures: LabelledPictures, indices: np.ndarray) -> LabelledPictures:
-    return LabelledPictures(
-        [pictures.paths[i] for i in indices], [pictures.labels[i] for i in indices], pictures.class_names
-    )
+    @property
+    def _extra_dir(self) -> Path:
+        return DRAWN_ROOT / f"extra_{self.extra_drawn}"
 
 
 def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value).expanduser()
+
+
+def _paths(value: str | Path | Sequence[str | Path] | None) -> list[Path]:
+    values = [] if value is None else [value] if isinstance(value, str | Path) else value
+    return [Path(path).expanduser() for path in values]
+
+
+def _classes(names: Sequence[str] | None) -> list[str] | None:
+    if names is not None and len(set(names)) < max(len(names), 2):
+        raise GelError(
+            f"the classes are {', '.join(names) or 'none'}; name two or more, each once (--data.class_names)"
+        )
+    return None if names is None else list(names)
 
 
 def _in_range(name: str, value: Number, least: int) -> Number:

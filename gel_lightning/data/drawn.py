@@ -7,7 +7,7 @@ colours, so that neither mode, colour, grain nor brightness tells the classes ap
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 Choice = TypeVar("Choice")
 
 COUNTS = {"dataset": 46, "test_images": 11}  # pictures of each class, as in the real data set
+EXTRA_SEED = 7  # of the pictures that are added to training: others than those of a drawn data set
 SIDES = (250, 700)  # shortest and longest side of a picture, pixels
 TOO_ALIKE = 6  # pictures whose perceptual hashes differ in no more of the 64 bits count as the same
 CROWDING = 1.25  # how much large pieces crowd together below the wells; 1 is no crowding
@@ -537,8 +538,24 @@ def draw_data_set(to: str | Path, seed: int = 42) -> Path:
         ValueError: ``seed`` is negative.
         OSError: ``to`` cannot be written, or the disk is full.
     """
-    to = Path(to)
-    for name in COUNTS:
+    return _draw_whole(Path(to), COUNTS, seed)
+
+
+def draw_extra(folder: Path, count: int) -> None:
+    """Draws folders ``gel`` and ``not_gel`` with ``count`` pictures each into ``folder``, or nothing.
+
+    They are drawn from :data:`EXTRA_SEED`, always the same ones. No two of them are near-duplicates.
+
+    Raises:
+        GelError: ``folder`` is there already, or cannot be made.
+        OSError: it cannot be written, or the disk is full.
+    """
+    _draw_whole(folder.parent, {folder.name: count}, EXTRA_SEED)
+
+
+def _draw_whole(to: Path, counts: Mapping[str, int], seed: int) -> Path:
+    """Draws ``to/NAME`` with so many pictures of each class for each of ``counts``, all of them or none."""
+    for name in counts:
         if (to / name).exists():
             raise GelError(f"{to / name} is there already: name another folder to draw into")
     made = [folder for folder in (to, *to.parents) if not folder.exists()]
@@ -547,14 +564,17 @@ def draw_data_set(to: str | Path, seed: int = 42) -> Path:
     except OSError as error:
         raise GelError(f"{to} cannot be made ({error.strerror}): name another folder to draw into") from error
     try:
-        # Inside `to`, beside the two folders: `to` may be a mount, and nothing can be renamed into a mount.
+        # Inside `to`, beside its folders: `to` may be a mount, and nothing can be renamed into a mount.
         with tempfile.TemporaryDirectory(prefix=".drawing-", dir=to) as temporary:
-            _draw_all(Path(temporary), seed)
-            (Path(temporary) / "dataset").rename(to / "dataset")
+            _draw_all(Path(temporary), counts, seed)
+            renamed: list[str] = []
             try:
-                (Path(temporary) / "test_images").rename(to / "test_images")
+                for name in counts:
+                    (Path(temporary) / name).rename(to / name)
+                    renamed.append(name)
             except BaseException:
-                (to / "dataset").rename(Path(temporary) / "dataset")
+                for name in renamed:
+                    (to / name).rename(Path(temporary) / name)
                 raise
     except BaseException:
         with suppress(OSError):  # somebody else put something there meanwhile
@@ -564,9 +584,9 @@ def draw_data_set(to: str | Path, seed: int = 42) -> Path:
     return to
 
 
-def _draw_all(folder: Path, seed: int) -> None:
+def _draw_all(folder: Path, counts: Mapping[str, int], seed: int) -> None:
     kinds, jobs = list(LOOK_ALIKES.values()), []
-    for part, count in COUNTS.items():
+    for part, count in counts.items():
         for name in ("gel", "not_gel"):
             (folder / part / name).mkdir(parents=True)
             for n in range(count):

@@ -62,9 +62,12 @@ class LabelledPictures(NamedTuple):
 
 
 def read_class_folders(
-    folder: str | Path, class_names: Sequence[str] | None = None, every_class: bool = True
+    folders: str | Path | Sequence[str | Path],
+    class_names: Sequence[str] | None = None,
+    every_class: bool = True,
+    leave_out: bool = False,
 ) -> LabelledPictures:
-    """Lists the pictures of a folder that has one sub-folder a class.
+    """Lists the pictures of one folder or several that have one sub-folder a class; equal names are one class.
 
     A class has the pictures at any depth below its folder, in the order of their paths. Pictures are files with one of
     :data:`~gel_lightning.data.images.IMAGE_SUFFIXES`, and those with no suffix that begin as a picture does. Hidden
@@ -72,50 +75,86 @@ def read_class_folders(
     is an error, since it would be lost unseen.
 
     Args:
-        folder: the folder.
-        class_names: the classes there must be, in the order of their labels; from the folder itself, in
+        folders: one folder, or several, whose pictures follow one another within each class.
+        class_names: the classes there must be, in the order of their labels; those of the folders, in
             alphabetical order, if not given.
         every_class: False lets some of ``class_names`` be absent, as in a folder of pictures to test on.
+        leave_out: whether class folders beside those of ``class_names`` are left out; else they are an error.
 
     Raises:
-        GelError: there is no such folder, it has fewer than two class folders or not those of
-            ``class_names``, a class is empty or has a name that a spreadsheet would take for a formula, or a picture
-            lies beside the class folders.
+        GelError: there is no such folder, one is named twice or has no class folder, there are fewer than two
+            classes or not those of ``class_names``, a class is empty or has a name that a spreadsheet would take for a
+            formula, or a picture lies beside the class folders.
     """
-    folder = Path(folder)
-    found, files = _listing(folder)
-    _check_classes(folder, list(found), class_names, every_class)
-    beside = sorted(folder / name for name in files if not _is_hidden(name))
-    if loose := [path.name for path in beside if is_picture(path)]:
-        raise GelError(f"{folder}: {_listed(loose)} beside the class folders: move each into the folder of its class")
+    roots = _roots(folders)
+    found = find_class_folders(roots)
+    _check_classes(roots, list(found), class_names, every_class, leave_out)
+    beside = [sorted(folder / name for name in _listing(folder)[1] if not _is_hidden(name)) for folder in roots]
+    for folder, files in zip(roots, beside, strict=True):
+        if loose := [path.name for path in files if is_picture(path)]:
+            raise GelError(
+                f"{folder}: {_listed(loose)} beside the class folders: move each into the folder of its class"
+            )
 
     names = list(class_names or found)
-    folders = {label: folder / found[name] for label, name in enumerate(names) if name in found}
-    classes = {label: _class_pictures(place) for label, place in folders.items()}
+    places = [(label, place) for label, name in enumerate(names) for place in found.get(name, ())]
+    classes = [_class_pictures(place) for _, place in places]
+    left_out = Counter(path.suffix.lower() for files in beside for path in files)
     return LabelledPictures(
-        [path for pictures in classes.values() for path in pictures.paths],
-        [label for label, pictures in classes.items() for _ in pictures.paths],
+        [path for pictures in classes for path in pictures.paths],
+        [label for (label, _), pictures in zip(places, classes, strict=True) for _ in pictures.paths],
         names,
-        sum((Counter(found.left_out) for found in classes.values()), Counter(path.suffix.lower() for path in beside)),
-        _shared_folders(list(folders.values()), list(classes.values())),
+        sum((Counter(pictures.left_out) for pictures in classes), left_out),
+        _shared_folders([place for _, place in places], classes),
     )
 
 
-def class_folders(folder: str | Path) -> list[str]:
-    """Lists the names of the class folders of a folder, without a look into them.
+def find_class_folders(folders: Sequence[Path]) -> dict[str, list[Path]]:
+    """Finds the class folders in one folder or several, without looking into them.
+
+    Returns:
+        For each class, in alphabetical order, its folder in each of ``folders`` that has one.
 
     Raises:
-        GelError: there is no such folder, or it has fewer than two class folders.
+        GelError: there is no such folder, one is named twice, or one of several has no class folders.
     """
-    folder = Path(folder)
-    found, _ = _listing(folder)
-    _check_classes(folder, list(found))
-    return list(found)
+    found: dict[str, list[Path]] = {}
+    places: set[str] = set()
+    for folder in folders:
+        names, _ = _listing(folder)
+        if os.path.realpath(folder) in places:
+            raise GelError(f"{folder}: named twice: name each folder of pictures once")
+        places.add(os.path.realpath(folder))
+        if len(folders) > 1 and not names:
+            raise GelError(f"{folder}: has no class folders: put its pictures in folders named after their classes")
+        for shown, name in names.items():
+            found.setdefault(shown, []).append(folder / name)
+    return dict(sorted(found.items()))
 
 
-def folder_notes(folder: str | Path, found: FoundPictures | LabelledPictures) -> list[str]:
-    """Says what a person should know of the pictures found in a folder: a line for each such thing."""
-    notes = []
+def class_folders(folders: str | Path | Sequence[str | Path]) -> list[str]:
+    """Lists the names of the class folders of one folder or several, without a look into them.
+
+    Raises:
+        GelError: as for :func:`find_class_folders`, or there are fewer than two classes.
+    """
+    found = list(find_class_folders(_roots(folders)))
+    _check_classes(_roots(folders), found)
+    return found
+
+
+def count_left_out(folders: Sequence[Path], class_names: Sequence[str]) -> dict[str, int]:
+    """Counts the pictures of each class that is not one of ``class_names``."""
+    return {
+        name: sum(len(_pictures(place).paths) for place in places)
+        for name, places in find_class_folders(folders).items()
+        if name not in class_names
+    }
+
+
+def folder_notes(folders: str | Path | Sequence[str | Path], found: FoundPictures | LabelledPictures) -> list[str]:
+    """Says what a person should know of the pictures found in one folder or several: a line for each such thing."""
+    notes, folder = [], ", ".join(map(str, _roots(folders)))
     if found.left_out:
         count = sum(found.left_out.values())
         by_suffix = sorted(found.left_out.items(), key=lambda item: (-item[1], item[0]))
@@ -243,26 +282,45 @@ def _is_folder(path: Path) -> bool:
         raise GelError(f"{path}: cannot be opened ({error.strerror}): check the path") from error
 
 
+def _roots(folders: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+
+
 def _check_classes(
-    folder: Path, found: list[str], class_names: Sequence[str] | None = None, every_class: bool = True
+    folders: Sequence[Path],
+    found: list[str],
+    class_names: Sequence[str] | None = None,
+    every_class: bool = True,
+    leave_out: bool = False,
 ) -> None:
+    where = ", ".join(map(str, folders))
     if formulas := [name for name in found if name.startswith(FORMULA_STARTS)]:
-        raise GelError(f"{folder / formulas[0]}: a spreadsheet would take this class for a formula: rename the folder")
+        raise GelError(
+            f"{folders[0] / formulas[0]}: a spreadsheet would take this class for a formula: rename the folder"
+        )
     if class_names is not None:
-        missing, extra = sorted(set(class_names) - set(found)), sorted(set(found) - set(class_names))
-        if extra or (missing and every_class) or not found:
+        missing = sorted(set(class_names) - set(found))
+        extra = [] if leave_out else sorted(set(found) - set(class_names))
+        none = len(missing) == len(class_names)
+        if extra or (missing and every_class) or none:
             own, expected, missing_names, extra_names = (
                 ", ".join(map(shown_name, names)) or "none" for names in (found, class_names, missing, extra)
             )
+            if leave_out:
+                raise GelError(
+                    f"{where}: no class folder {missing_names}, but {own}: name classes that are there with "
+                    "--data.class_names"
+                )
             raise GelError(
-                f"{folder}: its class folders are {own}, those of the training pictures {expected} "
-                f"(missing: {missing_names}; extra: {extra_names}): make, remove or rename them"
+                f"{where}: its class folders are {own}, those of the training pictures {expected} "
+                f"(missing: {missing_names}; extra: {extra_names}): make, remove or rename them, or name the classes "
+                "to take with --data.class_names"
             )
     elif len(found) < 2:
         names = f"only the class folder {found[0]}" if found else "no class folders"
         raise GelError(
-            f"{folder}: has {names}: give each class a folder of its own, for example {folder / 'gel'} "
-            f"and {folder / 'not_gel'}"
+            f"{where}: has {names}: give each class a folder of its own, for example {folders[0] / 'gel'} "
+            f"and {folders[0] / 'not_gel'}"
         )
 
 

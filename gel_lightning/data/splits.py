@@ -197,6 +197,7 @@ def stratified_split(
     fraction: float,
     seed: int,
     class_names: Sequence[str] | None = None,
+    named_groups: bool = False,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Holds out a part of the pictures, each class in its share and each group on one side.
 
@@ -209,6 +210,7 @@ def stratified_split(
         fraction: the part to hold out, above 0 and below 1.
         seed: of the order in which groups of one size are dealt out. The same seed gives the same split.
         class_names: the name of each label, for errors; the label itself if not given.
+        named_groups: whether the user has named the groups, for errors; else they are of near-duplicates.
 
     Returns:
         The indices kept and the indices held out, both sorted.
@@ -225,9 +227,12 @@ def stratified_split(
 
     def on_one_side_only(index: int) -> GelError:
         name = class_names[classes[index]] if class_names else classes[index]
+        what, more = (
+            ("groups", "pictures of other groups") if named_groups else ("different ones", "different pictures")
+        )
         return GelError(
-            f"class {name} (pictures: {pictures[index]}, different ones: {different[index]}) cannot be on both "
-            "sides of a split: add different pictures of it"
+            f"class {name} (pictures: {pictures[index]}, {what}: {different[index]}) cannot be on both "
+            f"sides of a split: add {more} of it"
         )
 
     if min(different) < 2:
@@ -254,6 +259,7 @@ def stratified_folds(
     repeats: int,
     seed: int,
     class_names: Sequence[str] | None = None,
+    named_groups: bool = False,
 ) -> list[list[NDArray[np.intp]]]:
     """Deals the pictures into folds, several times, each class in its share and each group in one fold.
 
@@ -264,6 +270,7 @@ def stratified_folds(
         repeats: how many times all pictures are dealt, each time anew, at least 1.
         seed: the same seed gives the same folds.
         class_names: the name of each label, for errors; the label itself if not given.
+        named_groups: whether the user has named the groups, for errors; else they are of near-duplicates.
 
     Returns:
         For each repeat the indices in each fold, sorted; every picture is in one fold of each repeat.
@@ -278,10 +285,13 @@ def stratified_folds(
     for label, different in zip(np.unique(labels), _different(labels, groups), strict=True):
         if different < folds:
             name = class_names[label] if class_names else label
-            raise GelError(f"class {name} has {different} different pictures, too few for {folds} folds: ask for fewer")
+            what = "groups" if named_groups else "different pictures"
+            raise GelError(f"class {name} has {different} {what}, too few for {folds} folds: ask for fewer")
     generators = np.random.default_rng(seed).spawn(repeats)
     dealt = [[np.sort(fold) for fold in _deal(labels, groups, folds, generator)] for generator in generators]
     if any(len(np.unique(labels[fold])) < len(np.unique(labels)) for repeat in dealt for fold in repeat):
+        if named_groups:
+            raise GelError("the groups leave a fold without one of the classes: ask for fewer folds, or --folds groups")
         raise GelError(
             "near-identical pictures of different classes leave a fold without one of the classes; gel-fit data check "
             "lists them: mend their labels, or ask for fewer folds"

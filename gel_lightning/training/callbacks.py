@@ -20,7 +20,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from gel_lightning.core.text import printable
 from gel_lightning.data.datasets import FeatureDataset
-from gel_lightning.training.classifier import GelClassifier, gathered
+from gel_lightning.data.named_sets import name_of
+from gel_lightning.training.classifier import GelClassifier, by_stage, gathered
 from gel_lightning.training.figures import (
     MOST,
     RIGHT,
@@ -159,8 +160,8 @@ class TensorBoardPages(Callback):
     """Figures, projector and hyper-parameters in TensorBoard.
 
     While training: a sheet of training pictures. After ``trainer.validate`` and ``trainer.test``: confusion
-    matrix, ROC curve, and the wrong and the least certain pictures. After ``trainer.test``: the features of
-    all pictures for the projector, and the hyper-parameters with the test metrics. Curves of training and
+    matrix, ROC curve, and the wrong and the least certain pictures, of each test set. After ``trainer.test``: the
+    features of all pictures for the projector, and the hyper-parameters with the test metrics. Curves of training and
     validation share a chart on the page CUSTOM SCALARS. Does nothing without a TensorBoardLogger.
 
     Args:
@@ -173,7 +174,7 @@ class TensorBoardPages(Callback):
         self._figures = figures
         self._shown = shown
         self._logger: TensorBoardLogger | None = None
-        self._batches: list[tuple[Any, ...]] = []
+        self._batches: list[list[tuple[Any, ...]]] = []  # of each loader
         self._seen: dict[str, Seen] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -233,22 +234,29 @@ class TensorBoardPages(Callback):
         """Draws the validation pictures' pages."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._keep("val", pl_module, trainer.val_dataloaders)
-            self._draw("val", trainer, pl_module)
+            self._draw("val", "validation pictures", trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to collect."""
         self._batches = []
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Collects a batch."""
-        self._collect(trainer, outputs, batch)
+        self._collect(trainer, outputs, batch, dataloader_idx)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the test pictures' pages, the projector's, and the hyper-parameters beside the metrics."""
         self._keep("test", pl_module, trainer.test_dataloaders)
-        self._draw("test", trainer, pl_module)
+        for stage in by_stage("test", trainer.test_dataloaders):
+            self._draw(stage, f"test pictures {name_of(stage)}".rstrip(), trainer, pl_module)
         writer = self._writer(trainer)
         if writer is None or not isinstance(pl_module, GelClassifier):
             return
@@ -270,31 +278,33 @@ class TensorBoardPages(Callback):
         writer: SummaryWriter = self._logger.experiment
         return writer
 
-    def _collect(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
+    def _collect(self, trainer: Trainer, outputs: Any, batch: Any, loader: int = 0) -> None:
+        if loader == len(self._batches):
+            self._batches.append([])
         # Without indices in the batch the order of the loader stands for them, which deals them out in turn.
-        seen = sum(len(b[1]) for b in self._batches)
+        seen = sum(len(labels) for labels, *_ in self._batches[loader])
         order = torch.arange(seen, seen + len(batch[1])) * trainer.world_size + trainer.global_rank
         indices = batch[2] if len(batch) > 2 else order
         kept = (batch[1], indices, outputs["probabilities"], outputs["features"])
-        self._batches.append(tuple(tensor.detach().cpu() for tensor in kept))
+        self._batches[loader].append(tuple(tensor.detach().cpu() for tensor in kept))
 
-    def _keep(self, stage: str, pl_module: LightningModule, loader: Any) -> None:
-        columns = [torch.cat(column) for column in zip(*self._batches, strict=True)]
-        columns[1] %= len(loader.dataset)  # from whose beginning the last of several processes are filled up
-        self._seen[stage] = Seen(loader.dataset, *gathered(pl_module, columns))
+    def _keep(self, stage: str, pl_module: LightningModule, loaders: Any) -> None:
+        for (name, loader), batches in zip(by_stage(stage, loaders).items(), self._batches, strict=True):
+            columns = [torch.cat(column) for column in zip(*batches, strict=True)]
+            columns[1] %= len(loader.dataset)  # from whose beginning the last of several processes are filled up
+            self._seen[name] = Seen(loader.dataset, *gathered(pl_module, columns))
         self._batches = []
 
-    def _draw(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _draw(self, stage: str, pictures: str, trainer: Trainer, pl_module: LightningModule) -> None:
         writer = self._writer(trainer)
         if writer is None or not self._figures or not isinstance(pl_module, GelClassifier):
             return
         names, seen = pl_module.class_names, self._seen[stage]
-        part = {"val": "validation", "test": "test"}[stage]
-        matrix = confusion_figure(pl_module.confusion_matrices[stage], names, f"Confusion matrix, {part} pictures")
+        matrix = confusion_figure(pl_module.confusion_matrices[stage], names, f"Confusion matrix, {pictures}")
         writer.add_figure(f"confusion matrix/{stage}", matrix)
-        curve = roc_figure(seen.probabilities, seen.labels, names, f"ROC curve, {part} pictures")
+        curve = roc_figure(seen.probabilities, seen.labels, names, f"ROC curve, {pictures}")
         writer.add_figure(f"ROC/{stage}", curve)
-        title = f"Wrong (orange) and least certain {part} pictures: actual → predicted, probability"
+        title = f"Wrong (orange) and least certain {pictures}: actual → predicted, probability"
         writer.add_figure(f"pictures/{stage}", sheet_figure(_hardest(seen, names), title))
 
     def _project(self, writer: SummaryWriter, pl_module: GelClassifier) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, cast
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MetricCollection
 
 from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.text import printable
@@ -40,13 +39,12 @@ from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.checkpoints import checked_copy
 from gel_lightning.training.classes import DESCRIBED, find_class, name_class, name_import_path, public_name
 from gel_lightning.training.compatibility import check_averaging, check_callbacks
-from gel_lightning.training.metrics import make_metrics, single_values
+from gel_lightning.training.metrics import measure, single_values
 from gel_lightning.training.resuming import prepare
 
 SchedulerCallable = Callable[[Optimizer], ReduceLROnPlateau] | Callable[[Optimizer], LRScheduler]
 """Two types, so that jsonargparse takes the bare name ReduceLROnPlateau for Lightning's class and not for torch's."""
 DEFAULT_OPTIMIZER = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
-STAGES = ("train", "val", "test")
 
 
 class GelClassifier(LightningModule):
@@ -60,7 +58,8 @@ class GelClassifier(LightningModule):
 
     Attributes:
         backbone: the frozen :class:`~gel_lightning.models.backbones.Backbone`.
-        confusion_matrices: of the last epoch of each stage, ``[classes, classes]``, a row for each actual class.
+        confusion_matrices: of the last epoch of each stage, ``[classes, classes]``, a row for each actual class. The
+            stages are ``train``, ``val`` and ``test``; where there are several test loaders by name, those names.
         probabilities: of the last epoch of each stage, ``[N, classes]``, in the order of its loader.
         drawn: whether it was trained on drawn pictures, which a checkpoint remembers.
         logs_metrics: False logs nothing but losses while fitting, which takes half the time on stored vectors.
@@ -131,9 +130,7 @@ class GelClassifier(LightningModule):
         self.probabilities: dict[str, Tensor] = {}
         # Losses, probabilities, labels and indices of the batches of an epoch, and what is computed of them in the end,
         # on the CPU: on other devices that would be many small steps, with XLA programs of many shapes.
-        self._outcomes: dict[str, list[tuple[Tensor, ...]]] = {stage: [] for stage in STAGES}
-        metrics = make_metrics(self.class_names)
-        self._metrics: dict[str, MetricCollection] = {stage: metrics.clone(prefix=f"{stage}/") for stage in STAGES}
+        self._outcomes: dict[str, list[tuple[Tensor, ...]]] = {}
 
     def __getattr__(self, name: str) -> Any:
         """Loads the backbone when it is first asked for."""
@@ -214,9 +211,9 @@ class GelClassifier(LightningModule):
         """Returns what :meth:`training_step` returns."""
         return self._step(batch, batch_idx, "val")
 
-    def test_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Returns what :meth:`training_step` returns."""
-        return self._step(batch, batch_idx, "test")
+        return self._step(batch, batch_idx, list(by_stage("test", self.trainer.test_dataloaders))[dataloader_idx])
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Returns the probability of each class, shape ``[N, classes]``."""
@@ -266,8 +263,9 @@ class GelClassifier(LightningModule):
         self._end_epoch("val")
 
     def on_test_epoch_end(self) -> None:
-        """Logs the test metrics."""
-        self._end_epoch("test")
+        """Logs the metrics of each test set."""
+        for stage in by_stage("test", self.trainer.test_dataloaders):
+            self._end_epoch(stage)
 
     def _try_settings(self) -> None:
         """Finds out before any picture is read whether optimizer and scheduler accept their arguments.
@@ -378,7 +376,7 @@ class GelClassifier(LightningModule):
         probabilities = logits.detach().softmax(dim=1)
         # Metrics take longer to update than a small head to train: they get an epoch at once.
         if batch_idx == 0:
-            self._outcomes[stage].clear()
+            self._outcomes[stage] = []
         indices = batch[2] if len(batch) > 2 else torch.full_like(labels, -1)
         losses = loss.detach().expand(len(labels))
         if stage != "train":  # of each picture, since a process may get some that do not count
@@ -394,8 +392,7 @@ class GelClassifier(LightningModule):
 
     def _end_epoch(self, stage: str) -> None:
         """Logs the epoch's metrics, and stops a training whose loss is no longer a number."""
-        columns = [torch.cat(parts) for parts in zip(*self._outcomes[stage], strict=True)]
-        self._outcomes[stage].clear()
+        columns = [torch.cat(parts) for parts in zip(*self._outcomes.pop(stage), strict=True)]
         labels, _, losses, self.probabilities[stage] = gathered(self, columns)
         if self.trainer.sanity_checking:
             return
@@ -404,12 +401,10 @@ class GelClassifier(LightningModule):
         if fitting and not torch.isfinite(values[f"{stage}/loss"]):
             raise GelError(self._not_finite(stage))
         if self.logs_metrics or not fitting:
-            metrics = self._metrics[stage]
-            metrics.update(self.probabilities[stage], labels)
-            computed = metrics.compute()
-            metrics.reset()
-            self.confusion_matrices[stage] = computed[f"{stage}/confusion_matrix"]
-            values |= single_values(computed, self.class_names)
+            computed = measure(self.probabilities[stage], labels, self.class_names)
+            self.confusion_matrices[stage] = computed["confusion_matrix"]
+            measured = single_values(computed, self.class_names)
+            values |= {f"{stage}/{name}": value for name, value in measured.items()}
         for name, value in values.items():
             shown = name in ("train/loss", "val/loss", "val/accuracy")
             self.log(name, value, prog_bar=shown)
@@ -430,6 +425,11 @@ def settings_refused(option: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError, ArithmeticError) as error:
         raise GelError(f"{option}: its arguments are refused ({one_line(error)}); change them") from error
+
+
+def by_stage(stage: str, loaders: Any) -> dict[str, Any]:
+    """The loaders of a stage by what their metrics are named after: the stage, or the names that the loaders have."""
+    return dict(loaders) if isinstance(loaders, Mapping) else {stage: loaders}
 
 
 def gathered(module: LightningModule, columns: Sequence[Tensor]) -> list[Tensor]:

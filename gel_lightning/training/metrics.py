@@ -1,6 +1,8 @@
 """How good a classifier is: the metrics of every stage, and of every comparison."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -56,6 +58,22 @@ def make_metrics(class_names: Sequence[str]) -> MetricCollection:
             "confusion_matrix": MulticlassConfusionMatrix(classes, **alone),
         }
     )
+
+
+@lru_cache(maxsize=4)
+def _metrics(class_names: tuple[str, ...]) -> MetricCollection:
+    return make_metrics(class_names)  # which takes longer than to compute them
+
+
+def measure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
+    """Computes the metrics of :func:`make_metrics` of ``[N, classes]`` probabilities and ``[N]`` labels."""
+    metrics = _metrics(tuple(class_names))
+    metrics.reset()
+    metrics.update(probabilities, labels)
+    with warnings.catch_warnings():
+        # Of classes with no picture, whose metrics single_values leaves undefined.
+        warnings.filterwarnings("ignore", message="No (negative|positive) samples in targets", category=UserWarning)
+        return metrics.compute()
 
 
 def single_values(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str, Tensor]:

@@ -3,8 +3,9 @@
 import csv
 import io
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import regular_file, replacing
 from gel_lightning.core.xla import device_name
+from gel_lightning.data.named_sets import name_of
 from gel_lightning.training.checkpoint_files import best_model_path
-from gel_lightning.training.classifier import GelClassifier
+from gel_lightning.training.classifier import GelClassifier, by_stage
 
 HARDWARE = ("cpu", "gpu", "tpu")
 HEADS = {"LinearHead": "single", "MultiLayerHead": "multi"}
@@ -33,6 +35,8 @@ MODEL_IDS = {
 }
 """The numbers of the original study: 1 to 12 on the CPU, 13 to 24 on the GPU; 25 to 36 on the TPU likewise."""
 
+MEASURED = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "roc_auc": "auroc"}
+"""Columns of the metrics of a test set, with their names."""
 VAL_METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
 FIRST_COLUMNS = (
     # The original study's twelve, under its names and in its order.
@@ -46,8 +50,8 @@ FIRST_COLUMNS = (
 ADDED_COLUMNS = ("learning_rate", "batch_size", "class_weights", "lr_scheduler", "data_folder", "image_size")
 """Columns of later versions go here; a file that lacks some gets them with its next row."""
 COLUMNS = (*FIRST_COLUMNS, *ADDED_COLUMNS)
-NAMED_COLUMNS = re.compile("accuracy_.+")
-"""Columns that only some files have: accuracy_NAME, on the test set NAME."""
+NAMED_COLUMNS = re.compile(r"(test_pictures|accuracy|precision|recall|roc_auc|conf_mat)_\w+", re.ASCII)
+"""Columns that only some files have: accuracy_NAME and so on, on the test set NAME."""
 
 
 class ResultsFile(Callback):
@@ -75,6 +79,7 @@ class ResultsFile(Callback):
         self._timer = Timer()
         self._fit: dict[str, Any] = {}
         self._val: dict[str, float] = {}
+        self._first_set: float | None = None  # seconds
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Looks at the file before the work, so that a run is not lost to a file of another kind."""
@@ -101,6 +106,7 @@ class ResultsFile(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of testing."""
         self._timer.on_test_start(trainer, pl_module)
+        self._first_set = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps what a later test no longer knows of the training."""
@@ -119,6 +125,13 @@ class ResultsFile(Callback):
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._keep_validation(trainer)
 
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Notes how long the first test set took, when the second one begins."""
+        if dataloader_idx == 1 and batch_idx == 0:
+            self._first_set = self._timer.time_elapsed("test")
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the row, unless nothing was trained, or the run was finished before and has its row."""
         self._timer.on_test_end(trainer, pl_module)
@@ -128,20 +141,19 @@ class ResultsFile(Callback):
         checkpoint = best_model_path(trainer)
         if not self._trained and has_result(self.path, self._fit["version"], checkpoint):
             return
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        tested = by_stage("test", trainer.test_dataloaders)
         model = hyperparameters(trainer, pl_module)
         add_result(
             self.path,
             {
                 **model_columns(model["hardware"], model["backbone"], model["head"], model["optimizer"]),
                 **self._fit,
-                "inference_time_secs": self._seconds("test", trainer.test_dataloaders),
-                **{name: metrics[f"test/{name}"] for name in ("accuracy", "precision", "recall")},
-                "conf_mat": pl_module.confusion_matrices["test"].tolist(),
-                "roc_auc": metrics["test/auroc"],
+                "inference_time_secs": self._seconds("test", next(iter(tested.values()))),
                 "weights": model["weights"],
                 "seed": self.seed,
-                "test_pictures": _pictures(trainer.test_dataloaders),
+                **{
+                    name: value for stage, loader in tested.items() for name, value in _of_set(pl_module, stage, loader)
+                },
                 **self._val,
                 "checkpoint": checkpoint,
                 "device": device_name(trainer.strategy.root_device),
@@ -158,7 +170,23 @@ class ResultsFile(Callback):
     def _seconds(self, stage: str, *loaders: Any) -> float:
         """The wall time of a stage, with the time it took to compute the vectors of its pictures."""
         datasets = [loader.dataset for loader in loaders if loader is not None]
-        return self._timer.time_elapsed(stage) + sum(getattr(dataset, "seconds", 0.0) for dataset in datasets)
+        elapsed = self._timer.time_elapsed(stage)
+        if stage == "test" and self._first_set is not None:
+            elapsed = self._first_set
+        return elapsed + sum(getattr(dataset, "seconds", 0.0) for dataset in datasets)
+
+
+def _of_set(model: GelClassifier, stage: str, loader: Any) -> Iterator[tuple[str, Any]]:
+    """The columns of a test set, which end in its name if it has one."""
+    name = re.sub(r"\W", "_", name_of(stage))  # a data module of others may give its loaders any names
+    metrics = {
+        column: model.trainer.callback_metrics[f"{stage}/{metric}"].item() for column, metric in MEASURED.items()
+    }
+    columns = metrics | {
+        "conf_mat": model.confusion_matrices[stage].tolist(),
+        "test_pictures": _pictures(loader),
+    }
+    yield from ((f"{column}_{name}" if name else column, value) for column, value in columns.items())
 
 
 def model_columns(hardware: str, backbone: str, head: str, optimizer: str) -> dict[str, Any]:
@@ -279,7 +307,7 @@ def _settings(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
         "batch_size": getattr(data, "batch_size", ""),
         "class_weights": weights if isinstance(weights, str) else json.dumps(weights) if weights else "",
         "lr_scheduler": _described(scheduler) if scheduler else "",
-        "data_folder": getattr(data, "train_dir", None) or getattr(data, "root", ""),
+        "data_folder": os.pathsep.join(map(str, getattr(data, "train_dirs", ()))),
         "image_size": getattr(data, "image_size", ""),
     }
 

@@ -81,3 +81,10 @@ def test_a_head_of_ones_own_is_trained_and_found_again_only_if_it_is_named(tmp_p
 
 def test_a_class_that_is_not_there(tmp_path: Path) -> None:
     assert_error(gel_fit("fit", "--model.head", "own_absent.Head", cwd=tmp_path), "own_absent.Head", status=2)
+
+
+def test_settings_in_place_of_a_config_file_name_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    find_own_modules(["--config", "trainer: " + "x" * 5000])
+    assert sys.path == before

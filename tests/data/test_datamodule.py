@@ -483,7 +483,7 @@ def test_all_unreadable_pictures_are_named_at_once(stage: str, tmp_path: Path) -
         path.write_bytes(b"damaged")
     data = make(folders["train"], test_dir=folders["test"])
     if stage == "test":
-        data.test_dir = None
+        data.test_folders = {}
         bad = bad[2:]
     text = refused(lambda: data.setup(stage.split()[0]))
     assert f"{len(bad)} picture" in text

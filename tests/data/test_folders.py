@@ -113,7 +113,7 @@ class TestReadClassFolders:
 
     def test_some_classes_may_be_absent_if_that_is_asked_for(self, make):
         folder = make("gel/1.png")
-        assert read_class_folders(folder, ["blot", "gel"], every_class=False) == (
+        assert read_class_folders(folder, ["blot", "gel"], every_class=False)[:3] == (
             [folder / "gel/1.png"],
             [1],
             ["blot", "gel"],

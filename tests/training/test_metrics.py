@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from gel_lightning.training.metrics import CALIBRATION_BINS, make_metrics, positive_class, single_values
+from gel_lightning.training.metrics import CALIBRATION_BINS, make_metrics, measure, positive_class, single_values
 
 
 def expected_metrics(
@@ -81,6 +81,16 @@ def test_the_first_class_may_have_any_name(name: str) -> None:
 
 def test_the_first_class_may_have_a_dot_in_its_name() -> None:
     make_metrics(["gel 1.0", "other"])
+
+
+def test_a_class_with_no_picture_has_no_ranking_and_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    shares = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]])
+    values = measure(shares, torch.zeros(3, dtype=torch.long), ["gel", "not_gel"])
+    assert values["accuracy"].item() == pytest.approx(2 / 3)
+    assert values["confusion_matrix"].tolist() == [[2, 1], [0, 0]]
+    assert single_values(values, ["gel", "not_gel"])["auroc"].isnan()
+    assert measure(shares, torch.tensor([0, 1, 0]), ["gel", "not_gel"])["auroc"].item() == 1
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(("label", "recall"), [(0, {"recall_gel": 0.75}), (1, {})])

@@ -1,0 +1,105 @@
+"""Groups of pictures that a user names, such as the labs that they come from."""
+
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gel_lightning.core.errors import GelError
+
+
+def read_groups(file: str | Path, paths: Sequence[Path], folders: Sequence[Path] = ()) -> list[str]:
+    """Reads the group of each picture from a CSV file.
+
+    The file has a row a picture and at least the columns ``path`` and ``group``. A path is looked for from the
+    folder of the file, then from each of ``folders``. Rows of other pictures, such as those of a class that is left
+    out, do no harm as long as the pictures are there.
+
+    Args:
+        file: the CSV file.
+        paths: pictures, n of them.
+        folders: where the paths in the file may start.
+
+    Returns:
+        The names of the groups, n of them.
+
+    Raises:
+        GelError: the file cannot be read or has not these columns, names a picture that is not there or one twice
+            with two groups, or lacks one of ``paths``.
+    """
+    file = Path(file)
+    roots = [file.parent, *folders]
+    groups: dict[str, str] = {}
+    absent: list[str] = []
+    for line, path, group in _rows(file):
+        place = next((place for root in roots if (place := root / path).exists()), None)
+        if place is None:
+            absent.append(path)
+        elif groups.setdefault(os.path.realpath(place), group) != group:
+            raise GelError(f"{file}, line {line}: {path} is in two groups: give each picture one")
+    if absent:
+        raise GelError(
+            f"{file}: {_number(absent)} in it cannot be found from {' or '.join(map(str, roots))} "
+            f"(first: {absent[0]}): mend the paths or remove the rows (--data.groups)"
+        )
+    found = [groups.get(os.path.realpath(path)) for path in paths]
+    if missing := [path for path, group in zip(paths, found, strict=True) if group is None]:
+        raise GelError(
+            f"{file}: no group for {_number(missing)} (first: {missing[0]}): add a row for each (--data.groups)"
+        )
+    return [group for group in found if group is not None]
+
+
+def groups_digest(file: Path) -> str:
+    """Tells a file of groups from others by its content, wherever it is."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise GelError(f"{file}: cannot be read ({error.strerror}); name another with --data.groups") from error
+
+
+def joined_groups(*groupings: ArrayLike) -> NDArray[np.intp]:
+    """Joins groupings: pictures that are together in any of them are together.
+
+    Args:
+        groupings: the group of each of n pictures, [n] each.
+
+    Returns:
+        The group of each picture, [n], numbered from 0 in the order of their first pictures.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(np.asarray(groupings[0]))
+    links = coo_array((n, n), dtype=bool)
+    for grouping in groupings:
+        _, first, groups = np.unique(grouping, return_index=True, return_inverse=True)
+        links = links + coo_array((np.ones(n, bool), (np.arange(n), first[groups])), (n, n))
+    return np.asarray(connected_components(links, directed=False)[1], np.intp)
+
+
+def _rows(file: Path) -> list[tuple[int, str, str]]:
+    """The line, path and group of each row."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened)
+            if not {"path", "group"} <= set(reader.fieldnames or ()):
+                raise GelError(
+                    f"{file}: no columns path and group, separated by commas, in its first line (--data.groups)"
+                )
+            rows = [(reader.line_num, row["path"] or "", (row["group"] or "").strip()) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise GelError(f"{file}: cannot be read as a CSV file ({reason}); name another with --data.groups") from error
+    for line, path, group in rows:
+        if not path or not group:
+            raise GelError(f"{file}, line {line}: no {'group' if path else 'path'}: give each row both")
+    return rows
+
+
+def _number(things: Sequence[object]) -> str:
+    return f"{len(things)} picture{'' if len(things) == 1 else 's'}"

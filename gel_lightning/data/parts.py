@@ -1,0 +1,163 @@
+"""The parts of the data: what is trained on, validated on and tested on, from folders of class folders."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gel_lightning.core.errors import GelError
+from gel_lightning.data.folders import LabelledPictures, count_left_out, folder_notes, read_class_folders
+from gel_lightning.data.groups import joined_groups, read_groups
+from gel_lightning.data.named_sets import MAIN, name_of
+from gel_lightning.data.pool import Pool
+from gel_lightning.data.splits import near_duplicate_groups
+
+Hashes = Callable[[Sequence[Path]], NDArray[np.uint64]]
+"""Finds the perceptual hashes of n pictures, [n, HASHES]; one that cannot be read is an error."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where pictures are, and which of them are taken.
+
+    Attributes:
+        train: folders of class folders to train on.
+        test: for each part that is tested on its folder.
+        class_names: the classes to take, in the order of their labels; None takes all there are.
+        groups: CSV file of the groups that stay together.
+        extra: folder of drawn pictures that are added to training.
+    """
+
+    train: Sequence[Path]
+    test: dict[str, Path]
+    class_names: Sequence[str] | None = None
+    groups: Path | None = None
+    extra: Path | None = None
+
+    def read_train(self) -> LabelledPictures:
+        """Lists the pictures to train on."""
+        return read_class_folders(self.train, self.class_names, leave_out=self.class_names is not None)
+
+    def read_tests(self, class_names: Sequence[str] | None = None) -> dict[str, LabelledPictures]:
+        """Lists the pictures of each part that is tested on, all of the same classes, some of which may be absent.
+
+        Args:
+            class_names: those classes; None takes the classes to take, else those of the first folder.
+
+        Raises:
+            GelError: a folder has other classes, or a test set has the name of a class.
+        """
+        parts: dict[str, LabelledPictures] = {}
+        leave_out, class_names = self.class_names is not None, class_names or self.class_names
+        for part, folder in self.test.items():
+            parts[part] = read_class_folders(folder, class_names, every_class=False, leave_out=leave_out)
+            class_names = parts[part].class_names
+            if name_of(part) in class_names:
+                raise GelError(f"test set {name_of(part)} has the name of a class: give it another (--data.test_dir)")
+        return parts
+
+    def left_out(self) -> dict[str, int]:
+        """Counts the pictures of each class that is left out."""
+        counts: dict[str, int] = {}
+        if self.class_names is not None:
+            for folders in (self.train, *([folder] for folder in self.test.values())):
+                for name, pictures in count_left_out(folders, self.class_names).items():
+                    counts[name] = counts.get(name, 0) + pictures
+        return counts
+
+
+class Split:
+    """Pictures dealt out into parts. Near-duplicates, and pictures of one group, are on one side.
+
+    Attributes:
+        parts: ``train``, ``val``, ``test``, and ``test_NAME`` for each test set that has a name.
+        extra: drawn pictures that are added to every training part: path and label of each.
+        notes: what a person should know of the folders, a line for each such thing.
+        near_training: how many pictures of each test folder are near-duplicates of training or validation pictures.
+
+    Args:
+        folders: where the pictures are.
+        hashes: finds perceptual hashes.
+        test_fraction: share of the pictures held out for testing if no test set is without a name.
+        val_fraction: share of the others held out for validation.
+        seed: of the split.
+
+    Raises:
+        GelError: folders, classes, groups or pictures that will not do.
+    """
+
+    def __init__(
+        self, folders: Folders, hashes: Hashes, *, test_fraction: float, val_fraction: float, seed: int
+    ) -> None:
+        self._hashes, self._val_fraction, self._seed = hashes, val_fraction, seed
+        pictures = folders.read_train()
+        tests = folders.read_tests(pictures.class_names)
+        self.notes = folder_notes(folders.train, pictures)
+        self.notes += [note for part in tests for note in folder_notes(folders.test[part], tests[part])]
+        drawn = _drawn(folders.extra, pictures.class_names) if folders.extra else LabelledPictures([], [], [])
+        hashes([path for some in (pictures, *tests.values(), drawn) for path in some.paths])  # all in one go
+        self._pool = self._grouped(pictures, folders)
+        if MAIN not in tests:
+            self._pool, held_out = self._pool.hold_out(test_fraction, seed)
+            tests = {MAIN: held_out.pictures, **tests}
+        self.near_training = {
+            part: int(self._near(tests[part].paths, self._pool.pictures.paths).sum()) for part in folders.test
+        }
+        # Without drawn near-duplicates of other pictures: those may be held out.
+        near = self._near(drawn.paths, [path for some in (pictures, *tests.values()) for path in some.paths])
+        self.extra = [(path, label) for path, label, no in zip(drawn.paths, drawn.labels, near, strict=True) if not no]
+        self.parts = {**self._train_and_val(self._pool), **tests}
+
+    def folds(self, folds: int | Literal["groups"], repeats: int) -> list[dict[str, LabelledPictures]]:
+        """Deals out the training and validation pictures: see :meth:`GelDataModule.cross_validation`."""
+        pairs: Iterable[tuple[Pool, Pool]]
+        pairs = self._pool.group_folds() if folds == "groups" else self._pool.folds(folds, repeats, self._seed)
+        return [{**self._train_and_val(rest), MAIN: fold.pictures} for rest, fold in pairs]
+
+    @property
+    def group_names(self) -> list[str]:
+        """The groups of the training and validation pictures, in the order in which they are left out."""
+        return [self._pool.names[group] for group in np.unique(self._pool.groups).tolist()]
+
+    def _grouped(self, pictures: LabelledPictures, folders: Folders) -> Pool:
+        """The pictures with the groups that stay together: of near-duplicates, joined with those of the file."""
+        groups = near_duplicate_groups(self._hashes(pictures.paths))
+        if folders.groups is None:
+            return Pool(pictures, groups, {})
+        named = read_groups(folders.groups, pictures.paths, folders.train)
+        groups = joined_groups(named, groups)
+        members: dict[int, list[str]] = {}
+        for name, group in sorted(set(zip(named, groups.tolist(), strict=True))):
+            members.setdefault(group, []).append(name)  # in the order of the first name of each
+        numbers = np.empty(len(members), np.intp)
+        numbers[list(members)] = np.arange(len(members))
+        return Pool(pictures, numbers[groups], dict(enumerate(" + ".join(names) for names in members.values())))
+
+    def _near(self, paths: Sequence[Path], others: Sequence[Path]) -> NDArray[np.bool_]:
+        """Whether each picture is a near-duplicate of one of the others."""
+        if not paths:
+            return np.zeros(0, bool)
+        groups = near_duplicate_groups(self._hashes([*paths, *others]))
+        return np.isin(groups[: len(paths)], groups[len(paths) :])
+
+    def _train_and_val(self, pool: Pool) -> dict[str, LabelledPictures]:
+        """Splits pictures in two, and adds those that are drawn to the first."""
+        train, val = pool.hold_out(self._val_fraction, self._seed)
+        paths, labels, names, *_ = train.pictures
+        extra = [path for path, _ in self.extra], [label for _, label in self.extra]
+        return {"train": LabelledPictures(paths + extra[0], labels + extra[1], names), "val": val.pictures}
+
+
+def _drawn(folder: Path, class_names: Sequence[str]) -> LabelledPictures:
+    """The drawn pictures of a folder under the labels of some classes."""
+    paths, labels, names, *_ = read_class_folders(folder)
+    if missing := [name for name in names if name not in class_names]:
+        raise GelError(
+            f"drawn pictures are of the classes {' and '.join(names)}, and there is no class {' or '.join(missing)} "
+            f"here but {', '.join(class_names)}: leave out --data.extra_drawn, or rename the class folders"
+        )
+    places = [list(class_names).index(name) for name in names]
+    return LabelledPictures(paths, [places[label] for label in labels], list(class_names))
