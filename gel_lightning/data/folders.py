@@ -194,19 +194,6 @@ def find_pictures(path: str | Path) -> FoundPictures:
     raise GelError(f"{path}: no picture in it or below it ({_suffixes()}): put pictures in or name another")
 
 
-def left_out_notes(folder: str | Path) -> list[str]:
-    """Says in a line which files of a folder :func:`find_pictures` leaves out; nothing if there are none."""
-    if not _is_folder(Path(folder)):
-        return []
-    left_out = Counter(file.suffix.lower() for file in visible_files(Path(folder)) if not is_picture(file))
-    if not left_out:
-        return []
-    count = sum(left_out.values())
-    by_suffix = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    kinds = ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in by_suffix)
-    return [f"{folder}: {count} {'file' if count == 1 else 'files'} left out, not taken for pictures: {kinds}"]
-
-
 def visible_files(folder: Path) -> list[Path]:
     """Lists the files at any depth below a folder, sorted, without hidden files and folders.
 

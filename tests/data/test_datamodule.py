@@ -152,7 +152,7 @@ def test_near_identical_real_pictures_are_on_one_side(shared: Path) -> None:
     hashes = {part: picture_hashes(hash_pictures(pictures.paths)) for part, pictures in data.parts.items()}
     assert sum(map(len, hashes.values())) == 92
     for one, other in combinations(hashes.values(), 2):
-        distances = [(int(a) ^ int(b)).bit_count() for a in one for b in other]
+        distances = [(int(a[0]) ^ int(copy)).bit_count() for a in one for b in other for copy in b]
         assert min(distances) > 4
 
 
@@ -488,11 +488,6 @@ def test_all_unreadable_pictures_are_named_at_once(stage: str, tmp_path: Path) -
     text = refused(lambda: data.setup(stage.split()[0]))
     assert f"{len(bad)} picture" in text
     assert all(str(path) in text for path in bad)
-
-
-@pytest.mark.parametrize(("option", "value"), [("batch_size", 0), ("image_size", 0), ("num_workers", -1)])
-def test_numbers_that_will_not_do_are_errors_that_name_the_option(option: str, value: int) -> None:
-    assert re.search(rf"{option} is {value}; .*--data\.{option}", refused(lambda: make(**{option: value})))
 
 
 def test_default_number_of_workers_is_for_the_cores_that_may_be_used(
