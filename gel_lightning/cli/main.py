@@ -289,6 +289,11 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if given[:1] == ["data"]:
             return data_command(given[1:])
+        if given[:1] == ["export"]:
+            from gel_lightning.cli.export import export_command
+
+            export_command(given[1:])
+            return 0
         with _thread_errors_raised():
             if given[:1] == ["compare"]:
                 from gel_lightning.comparison.cli import compare_command
