@@ -321,7 +321,7 @@ class GelClassifier(LightningModule):
         losses = loss.detach().expand(len(labels))
         if stage != "train":  # of each picture, since a process may get some that do not count
             losses = functional.cross_entropy(logits, labels, reduction="none")
-        self._outcomes[stage].append((labels, indices, losses, probabilities, logits.detach()))
+        self._outcomes[stage].append((labels, indices, losses, probabilities, logits.detach().float()))
         return {"loss": loss, "probabilities": probabilities, "features": features}
 
     def _end_epoch(self, stage: str) -> None:
@@ -333,7 +333,7 @@ class GelClassifier(LightningModule):
             return
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if fitting and stage == "val":
-            self._validation = Validation(self.trainer.global_step, logits.float(), labels, self.class_names)
+            self._validation = Validation(self.trainer.global_step, logits, labels, self.class_names)
         values = {f"{stage}/loss": losses.mean()}
         if fitting and not torch.isfinite(values[f"{stage}/loss"]):
             raise GelError(self._not_finite(stage))
