@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test test-xla test-oldest lint bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## train, validate and test one model on drawn pictures, with no network
 	$(BIN)/gel-fit fit --config configs/offline.yaml

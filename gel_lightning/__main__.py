@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -13,8 +14,21 @@ def run() -> NoReturn:
     """Runs the command and ends the process.
 
     Python would take more than a second to free, object by object, what the system takes back at once. What is
-    registered to run at the end does run.
+    registered to run at the end does run. Help is printed without importing PyTorch.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed; else the first file that is opened would take its place
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    os.environ["MPLBACKEND"] = "Agg"  # a notebook's is inherited, and need not be installed here
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # on which the imports would fail
+        print("gel-fit: error: the working folder was removed; change to one that exists", file=sys.stderr)
+        sys.exit(1)
+    from gel_lightning.cli.help import answer
+
+    if (status := answer(sys.argv[1:])) is not None:
+        sys.exit(status)
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C within the seconds of the import would be a traceback

@@ -102,8 +102,10 @@ def make_comparison(
         matrix = np.zeros((len(classes), len(classes)), int)
         np.add.at(matrix, (fixed.labels, fixed.probabilities.argmax(1)), 1)
         accuracy = matrix.trace() / matrix.sum()
-        row |= dict.fromkeys(("accuracy", "precision", "recall", "roc_auc", "val_accuracy"), accuracy)
+        row |= dict.fromkeys(("accuracy", "precision", "recall", "roc_auc"), accuracy)
         row |= {"training_time_mins": rng.uniform(0.01, 0.1), "inference_time_secs": rng.uniform(0.1, 1)}
+        row |= {"val_loss": 1 - accuracy, "val_pictures": len(everything) // 5, "val_accuracy": accuracy}
+        row |= {"learning_rate": 0.001, "batch_size": 23, "image_size": 224, "data_folder": str(home)}
         row |= {"conf_mat": matrix.tolist(), "weights": "none", "seed": 42, "epochs": 20, "device": machine}
         write_predictions(folder / name / PREDICTIONS, classes, [fixed, *cross])
         _write_curves(folder / name / CURVES, rng, own)
@@ -124,6 +126,7 @@ def make_comparison(
             "versions": {"Python": "3.11.7", "torch": "2.15.0"},
             "system": "Linux",
             "devices": {"cpu": "a processor, 2 cores"},
+            "epoch": {"monitor": "val/loss", "mode": "min"},
         },
     )
     return folder

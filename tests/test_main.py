@@ -50,6 +50,35 @@ def test_the_exit_status_is_that_of_main(body: str, status: int) -> None:
     )
 
 
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_output_is_no_file_that_the_run_opens(closed: str, tmp_path: Path) -> None:
+    number = {"stdout": 1, "stderr": 2}[closed]
+    body = f"""
+file = open({str(tmp_path / "results")!r}, "w")
+assert file.fileno() != {number}
+print("said"); print("said", file=sys.stderr)
+os.write({number}, b"said by a library")
+file.close()
+return 3"""
+    code = PROCESS.replace("PATH", repr(list(gel_lightning.__path__))).replace("BODY", body.replace("\n", "\n    "))
+    (tmp_path / "code.py").write_text(code)
+    process = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" code.py {number}>&-'],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 3, process.stderr
+    assert (tmp_path / "results").read_text() == ""
+
+
+def test_figures_are_drawn_without_the_backend_of_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "module://absent.backend")
+    process = ran("import matplotlib; print(matplotlib.get_backend()); return 0")
+    assert (process.returncode, process.stdout.lower()) == (0, "agg\n"), process.stderr
+
+
 def test_what_is_registered_for_the_end_runs_and_all_output_is_written() -> None:
     body = """
 atexit.register(print, "first registered", end="")

@@ -11,11 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from gel_lightning.core.store import Contents
+from gel_lightning.core.text import printable
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.datamodule import GelDataModule
-from gel_lightning.training.classifier import GelClassifier
+from gel_lightning.inference.predict import Summary
+from gel_lightning.training.classifier import GelClassifier, made_up
 from gel_lightning.training.results import hyperparameters
 
+MOST_UNREAD = 20
 STAGE_NAMES = {"val": "validation", "test": "test"}
 
 
@@ -56,17 +59,39 @@ def print_data(data: GelDataModule, weights: str) -> None:
         f"{counts['train']} training, {counts['val']} validation and {counts['test']} test pictures of "
         f"{len(names)} classes: {', '.join(names)}"
     )
-    made_up = ["drawn pictures"] * data.drawn + ["a random backbone"] * (weights == "none")
+    print_demonstration(made_up(data.drawn, weights), "figures")
+
+
+def print_demonstration(made_up: Sequence[str], what: str) -> None:
+    """Says that results are those of a demonstration, if anything is made up.
+
+    Args:
+        made_up: such as ``drawn pictures``.
+        what: the results, such as ``figures``.
+    """
     if made_up:
         print_line(
-            f"This is a demonstration with {' and '.join(made_up)}: "
-            "its figures say nothing about pictures of real gels."
+            f"This is a demonstration with {' and '.join(made_up)}: its {what} say nothing about pictures of real gels."
         )
 
 
+def print_notes(data: GelDataModule) -> None:
+    """Prints what files were left out, and what else is odd about the folders of pictures."""
+    for note in data.notes:
+        print_line(note)
+
+
 def print_line(text: str) -> None:
-    """Prints a line as it is: unbroken, and with no markup read into it."""
-    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(text)
+    """Prints a line unbroken, with no markup read into it; what would control the terminal is escaped."""
+    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(printable(text))
+
+
+class SafeTable(Table):
+    """A table whose cells are escaped as :func:`~gel_lightning.core.text.printable` does."""
+
+    def add_row(self, *cells: object, **options: Any) -> None:
+        """Adds a row of cells with any text."""
+        super().add_row(*map(printable, cells), **options)
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier) -> None:
@@ -76,7 +101,7 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
         metrics: of each stage, ``val`` or ``test``, values by name, such as ``test/accuracy``.
         model: the classifier that was measured.
     """
-    table = Table(title=None)
+    table = SafeTable()
     table.add_column("metric")
     rows: dict[str, list[str]] = {}
     for stage, values in metrics.items():
@@ -85,29 +110,54 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
         table.add_column(f"{STAGE_NAMES[stage]} ({total} pictures)", justify="right")
         for key, value in values.items():
             name = key.partition("/")[2]
-            text = f"{right}/{total}   {value:.4f}" if name == "accuracy" else f"{value:.4f}"
+            shown = f"{value:.4f}" if value == value else "undefined"  # nan: a class has no picture
+            text = f"{right}/{total}   {shown}" if name == "accuracy" else shown
             rows.setdefault(name, []).append(text)
     for name, cells in rows.items():
         table.add_row(name.replace("_", " "), *cells)
     Console(markup=False).print(table)
 
 
-def print_counts(counts: Mapping[str, int]) -> None:
-    """Prints how many pictures were taken for each class, and how many could not be read."""
-    table = Table("predicted", "pictures")
-    table.columns[1].justify = "right"
-    for name, number in counts.items():
-        if name != "error":
-            table.add_row(name, str(number))
-    if counts["error"]:
-        table.add_row("cannot be read", str(counts["error"]))
-    Console(markup=False).print(table)
+def print_predictions(summary: Summary) -> None:
+    """Prints what pictures were classified as: a sentence for one, else counts and those that need a look.
+
+    Args:
+        summary: of the predictions.
+    """
+    number = sum(summary.counts.values())
+    if number + summary.unreadable == 1:
+        for confidence, path, name in summary.least_certain:
+            print_line(f"{path} is classified as {name}, with probability {confidence:.3f}.")
+    else:
+        table = SafeTable("predicted", "pictures")
+        table.columns[1].justify = "right"
+        for name, count in summary.counts.items():
+            table.add_row(name, str(count))
+        if summary.unreadable:
+            table.add_row("cannot be read", str(summary.unreadable))
+        Console(markup=False).print(table)
+        if number:
+            print_line("least certain:" if number > len(summary.least_certain) else "least certain first:")
+        for confidence, path, name in summary.least_certain:
+            print_line(f"  {confidence:.3f}  {name}  {path}")
+    for path, reason in summary.reasons:
+        print_line(f"cannot be read: {path}: {reason}")
+    if (more := summary.unreadable - len(summary.reasons)) > 0:
+        print_line(f"cannot be read: {more} more, with their reasons in the file of predictions")
+
+
+def print_unread(errors: Sequence[tuple[str, str]]) -> None:
+    """Prints why pictures could not be read: of each of the first :data:`MOST_UNREAD` its path and the reason."""
+    for path, reason in errors[:MOST_UNREAD]:
+        print_line(f"{path}: {reason}")
+    if len(errors) > MOST_UNREAD:
+        print_line(f"... and {len(errors) - MOST_UNREAD} more, with their reasons in the file")
 
 
 def print_stores(root: Path, stores: Sequence[Contents]) -> None:
     """Prints what is kept of pictures in a folder, a row for each kind of it."""
     print_line(f"kept in {root}: {sum(store.size for store in stores) / 1e6:.1f} MB")
-    table = Table("what", "backbone", "weights", "px", "view", "device", box=None)
+    table = SafeTable("what", "backbone", "weights", "px", "view", "device", box=None)
     table.add_column("pictures", justify="right")
     table.add_column("MB", justify="right")
     for store in stores:
@@ -120,41 +170,38 @@ def print_stores(root: Path, stores: Sequence[Contents]) -> None:
 
 
 def print_comparison(
-    rows: Sequence[Mapping[str, str]], cross_validated: Mapping[str, tuple[float, float, float]] | None = None
+    rows: Sequence[Mapping[str, str]],
+    names: Sequence[str],
+    cross_validated: Sequence[tuple[float, float, float]] | None = None,
+    chosen: bool = True,
 ) -> None:
-    """Prints the rows of a results file as a table, the best first, the failed models last.
-
-    The best is that of the highest cross-validated accuracy, else of the highest test accuracy and then ROC AUC; all
-    that have the same accuracy as the best are marked.
+    """Prints the rows of a results file as a table, the failed models last.
 
     Args:
-        rows: of the results file; those of equal cross-validated accuracy stay in this order.
-        cross_validated: accuracy and the ends of its interval, of each model by its name.
+        rows: of the results file, the best first.
+        names: of the models.
+        cross_validated: accuracy and the ends of its interval, of each model that did not fail.
+        chosen: whether the first is the best, which is marked.
     """
-
-    def accuracy(row: Mapping[str, str]) -> float:
-        return cross_validated[_model(row)][0] if cross_validated else float(row["accuracy"])
-
-    tested = [row for row in rows if not row["error"]]
-    tested.sort(key=lambda row: (accuracy(row), not cross_validated and float(row["roc_auc"])), reverse=True)
-    table = Table("", "model", box=None)
-    for column in ("cross-validated" if cross_validated else "ROC AUC", "test", "training"):
+    table = SafeTable("", "model", box=None)
+    for column in ("cross-validated" if cross_validated else "validation", "test", "training"):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in tested:
+    named = list(zip(rows, names, strict=True))
+    for place, (row, name) in enumerate((row, name) for row, name in named if not row["error"]):
         matrix = json.loads(row["conf_mat"])
         right, total = sum(line[i] for i, line in enumerate(matrix)), sum(map(sum, matrix))
-        best = accuracy(row) == accuracy(tested[0])
+        best = chosen and place == 0
         table.add_row(
             "★" if best else "",
-            _model(row),
-            _interval(*cross_validated[_model(row)]) if cross_validated else f"{float(row['roc_auc']):.3f}",
+            name,
+            _interval(*cross_validated[place]) if cross_validated else f"{float(row['val_accuracy'] or 'nan'):.3f}",
             f"{right}/{total}  {float(row['accuracy']):.3f}",
             f"{float(row['training_time_mins']) * 60:.1f} s",
             style="bold" if best else "",
         )
-    for row in rows:
+    for row, name in named:
         if row["error"]:
-            table.add_row("✗", _model(row), "failed", style="red")
+            table.add_row("✗", name, "failed", style="red")
     Console(markup=False).print(table)
 
 
@@ -167,7 +214,3 @@ def working(what: str) -> Iterator[None]:
     """Says what is being done for as long as it takes, in a terminal."""
     with Console().status(what):
         yield
-
-
-def _model(row: Mapping[str, str]) -> str:
-    return " ".join(row[name] for name in ("pretrained_model", "classifier_head", "opt_alg", "hardware_type"))

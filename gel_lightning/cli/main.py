@@ -1,28 +1,41 @@
 """The command `gel-fit`: LightningCLI, and the commands about data."""
 
-import errno
 import logging
-import pickle
+import os
 import re
 import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
+from copy import deepcopy
+from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
+import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from gel_lightning import __version__
-from gel_lightning.cli.console import Announcement, print_counts, print_line, print_metrics, print_stores
+from gel_lightning.cli.console import (
+    Announcement,
+    print_demonstration,
+    print_line,
+    print_metrics,
+    print_notes,
+    print_predictions,
+    print_stores,
+)
+from gel_lightning.cli.help import HELP_ALL, PAGES, SUMMARY, answer
+from gel_lightning.cli.mistakes import explained as explained_mistake
+from gel_lightning.cli.own_modules import find_own_modules
+from gel_lightning.cli.refusals import refusal
+from gel_lightning.cli.settings import explicit_settings, refuse_changes
+from gel_lightning.cli.trainer_settings import IntervalCheck, check_trainer_settings
 from gel_lightning.core.distributed import (
     AlreadySaidError,
     LostProcesses,
@@ -31,32 +44,28 @@ from gel_lightning.core.distributed import (
     print_error,
     run_in_processes,
 )
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import UNWRITABLE, GelError, explained, one_line
+from gel_lightning.core.files import plain_path
 from gel_lightning.core.progress import RunProgress
 from gel_lightning.core.store import clear_stores, default_cache_dir, list_stores
 from gel_lightning.core.xla import ask_no_cloud, tpu_accelerator
 from gel_lightning.data.datamodule import DATA_ROOT, GelDataModule
+from gel_lightning.inference.predict import PredictionsFile
 from gel_lightning.training.callbacks import (
     EmptyRunRemover,
     EpochSeed,
     LastCheckpoint,
     OneThread,
-    PredictionsFile,
     TensorBoardPages,
 )
+from gel_lightning.training.checkpoint_files import BestCheckpoint, best_model_path, with_checkpoint_files
+from gel_lightning.training.checkpoints import read_checkpoint
+from gel_lightning.training.classes import DESCRIBED, name_import_path
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
-from gel_lightning.training.results import HARDWARE, ResultsFile, class_name, short_names
-
-DESCRIPTION = """Is this picture a gel electrophoresis image? `fit` trains a head on the features of a frozen
-network, and validates and tests it; `validate`, `test` and `predict` use a checkpoint that fit has written. More
-commands: `gel-fit compare` fits and ranks many models, `gel-fit data check` looks at folders of pictures, `gel-fit data
-draw` draws some, and `gel-fit data cache` lists or removes the feature vectors that are kept."""
-DESCRIPTIONS = {
-    "fit": "Trains a head on the training pictures, and validates and tests the best checkpoint.",
-    "validate": "Measures a checkpoint on the validation pictures.",
-    "test": "Measures a checkpoint on the test pictures.",
-    "predict": "Classifies pictures with a checkpoint, and writes a row for each to a CSV file.",
-}
+from gel_lightning.training.results import HARDWARE, ResultsFile, short_names
+from gel_lightning.training.resuming import check_resumable
+from gel_lightning.training.runs import claim_folder, resumed_folder
+from gel_lightning.training.tensorboard import RunLogger
 
 TRAINER_DEFAULTS = {
     "max_epochs": 20,
@@ -70,33 +79,68 @@ CLI_OPTIONS: dict[str, Any] = {
     "model_class": GelClassifier,
     "datamodule_class": GelDataModule,
     "seed_everything_default": 42,
+    "auto_configure_optimizers": False,  # they are settings of the model
     "trainer_defaults": TRAINER_DEFAULTS,
 }
-# What the operating system says when a file cannot be written, and a person can do something about it.
-UNWRITABLE = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENOTDIR, errno.EEXIST),  # a file where a folder is to be
-)
+NO_CLASS_NAMES = "model.class_names cannot be given: the class folders name the classes, or the checkpoint does"
+
+# Some defaults of Lightning's callbacks are enumerations, which config.yaml has by their values.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
 
 
 class Parser(LightningArgumentParser):
-    """LightningCLI's parser with errors of one line."""
+    """LightningCLI's parser with errors of one line, and classes from the working folder."""
+
+    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
+        """Parses a command line, whose options may name classes of modules in the working folder."""
+        given = [expanded(arg) for arg in (sys.argv[1:] if args is None else args)]
+        find_own_modules(given)
+        return super().parse_args(given, *others, **options)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, add_help=False, **kwargs)
+        self.add_argument("--help_all", action="help", help="Show every option of this command and exit.")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints what is wrong with the arguments in one line and exits with status 2."""
+        if not self.exit_on_error:
+            super().error(message, ex)
         message = " ".join(message.split())
+        command = self.prog.replace(" [options]", "")
+        if within := re.match(r"Subcommand '(?=(\w+)')|the following arguments are required: (?=(\w+)\.)", message):
+            command = f"{command} {within[1] or within[2]}"
         unknown = re.search(r'"model\.(head|optimizer|lr_scheduler)".*dot import path string: (\S+)', message)
-        if unknown:
+        if "--> model.class_names" in message:
+            message = NO_CLASS_NAMES
+        elif explanation := explained_mistake(message, command.removeprefix("gel-fit "), self.option_names()):
+            message = explanation
+        elif unknown:
             key, value = unknown.groups()
             message = f"no {key} {value!r}; choose {', '.join(known_classes(key))}, or a class by its import path"
-        _complain(f"{message} (see {self.prog.replace(' [options]', '')} --help)")
+        helps = HELP_ALL if " " in command and re.fullmatch("no option [^;]*", message) else "--help"
+        _complain(f"{message} (see {command} {helps})")
         sys.exit(2)
+
+    def option_names(self) -> set[str]:
+        """The names of all options, without dashes: those of nested classes as on the command line."""
+        keys = self.get_defaults().keys(branches=True)
+        return {key.replace(".init_args", "").removesuffix(".class_path") for key in keys}
+
+
+def expanded(arg: str) -> str:
+    """Takes ``~`` after ``=`` for the home folder, as the shell does after a space."""
+    option, equals, value = arg.partition("=")
+    is_home = option.startswith("-") and value.startswith("~")
+    return f"{option}{equals}{os.path.expanduser(value)}" if is_home else arg  # noqa: PTH111 - keeps a final slash
 
 
 class GelCLI(LightningCLI):
     """LightningCLI of a GelClassifier and a GelDataModule: see https://lightning.ai/docs."""
 
     accelerator_option = "--trainer.accelerator"
+    ckpt_path: str = ""
+    checkpoint: dict[str, Any] | None = None
+    """What is in the file ``ckpt_path``, checked."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what a run is named, where its results go, and what the data and the run share."""
@@ -119,10 +163,9 @@ class GelCLI(LightningCLI):
             help="CSV file that predict writes.",
         )
 
-    @staticmethod
-    def add_shared_arguments(parser: LightningArgumentParser) -> None:
-        """Adds what all commands that train have: the best checkpoint, and one seed for the data and the run."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+    def add_shared_arguments(self, parser: LightningArgumentParser) -> None:
+        """Adds what all commands that train have: the best checkpoint, the seed of data and run, the classes."""
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/loss",
@@ -133,29 +176,53 @@ class GelCLI(LightningCLI):
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
+        def class_names(data: GelDataModule) -> list[str]:
+            trained = self.checkpoint["hyper_parameters"]["class_names"] if self.checkpoint else None
+            return list(trained or data.class_names)
+
+        parser.link_arguments("data", "model.class_names", class_names, apply_on="instantiate")
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments, and looks at the checkpoint they name before anything is built."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
-        self.asked_weights = config.model.weights
-        check_seed(config.seed_everything)
+        self.asked_weights = None
+        check_settings(config)
         if config.ckpt_path is None:
             if self.config.subcommand != "fit":
                 raise GelError("no trained model; name a checkpoint that gel-fit fit has written with --ckpt_path")
         else:
-            checkpoint = _checkpoint(Path(config.ckpt_path))
-            self.steps_done = checkpoint["global_step"]
-            made_with = _model(checkpoint["hyper_parameters"])
-            if self.config.subcommand == "fit" and _model(config.model.as_dict()) != made_with:
-                raise GelError(
-                    f"{config.ckpt_path} is a checkpoint of another model: {made_with}, where this run asks for "
-                    f"{_model(config.model.as_dict())}; resume with the config.yaml beside it"
-                )
+            given = explicit_settings(parser, self.config.subcommand, sys.argv[1:] if args is None else args)
+            self._take_checkpoint(parser, config, given)
+
+    def _take_checkpoint(self, parser: LightningArgumentParser, config: Any, given: dict[str, Any]) -> None:
+        """Checks the checkpoint and takes its hyper-parameters over.
+
+        LightningCLI would load the file again and parse what is in it, with classes imported from wherever it says:
+        it does not see ``ckpt_path`` until the hyper-parameters that were checked are in the settings.
+        """
+        path, config.ckpt_path = config.ckpt_path, None
+        own = {kind: _described(config.model[kind]) for kind in DESCRIBED}
+        for kind, described in own.items():
+            if described is not None:
+                name_import_path(kind, described["class_path"])
+        self.ckpt_path, self.checkpoint = path, read_checkpoint(Path(path), own)
+        refuse_changes(given, self.checkpoint, path)
+        self.steps_done = self.checkpoint["global_step"]
+        self.asked_weights = given.get("model", {}).get("weights")
+        trained_data = self.checkpoint.get("GelDataModule", {})
+        if "seed_everything" not in given and "seed" in trained_data:
+            config.seed_everything = config.data.seed = trained_data["seed"]
+        # The class names are linked to those of the data module, see add_shared_arguments.
+        model = {key: value for key, value in self.checkpoint["hyper_parameters"].items() if key != "class_names"}
+        self.config = parser.parse_object({self.config.subcommand: {"model": model}}, self.config)
 
     def before_instantiate_classes(self) -> None:
-        """Lets weights that were asked for stand over the checkpoint's, and settles what the run is named."""
+        """Takes explicit weights in place of the checkpoint's, and settles what the run is named."""
         config = self.config[self.subcommand]
-        if self.asked_weights != "imagenet":
+        config.ckpt_path = self.ckpt_path or None
+        check_trainer_settings(config.trainer, str(self.subcommand))
+        if self.asked_weights is not None:
             config.model.weights = self.asked_weights
         if self.subcommand == "fit":
             config.name = config.name or _run_name(config)
@@ -164,9 +231,6 @@ class GelCLI(LightningCLI):
         else:
             self.save_config_callback = None
             config.trainer.logger = config.trainer.logger or False
-            # Nothing is trained on: where the checkpoint was, and what callbacks have left in it, plays no part.
-            for message in ("The dirpath has changed", "Be aware that when using `ckpt_path`, callbacks"):
-                warnings.filterwarnings("ignore", message=message)
         if self.subcommand in ("validate", "test"):
             config.verbose = False
 
@@ -174,13 +238,16 @@ class GelCLI(LightningCLI):
         """Makes the trainer, with the callbacks of this command and, for fit, a logger of its own."""
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
         callbacks = [*listed(config.trainer.callbacks), *self.make_callbacks(config)]
+        plugins = with_checkpoint_files(config.trainer.plugins)
         accelerator = config.trainer.accelerator
         if accelerator == "tpu":
             config.trainer.accelerator = tpu_accelerator(self.accelerator_option)
         try:
-            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:
+            trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        except (MisconfigurationException, ModuleNotFoundError, RuntimeError, TypeError, ValueError) as error:
             if accelerator in ("auto", "cpu"):
+                if isinstance(error, TypeError):  # of a number of devices
+                    raise GelError(f"{one_line(error).rstrip('.')}; give --trainer.devices 1") from error
                 raise
             raise GelError(
                 f"accelerator {accelerator!r} cannot be used here ({one_line(error)}); "
@@ -196,15 +263,17 @@ class GelCLI(LightningCLI):
     def _keep_run(self, trainer: Trainer, callbacks: list[Callback], config: Any) -> None:
         """Gives a fit a folder of its own, with its last checkpoint and a logger."""
         callbacks.append(LastCheckpoint(config.checkpoint.dirpath))
+        if self.checkpoint is not None:  # before anything is written
+            check_resumable(deepcopy(self.checkpoint), self.model, trainer, Path(self.ckpt_path))
         if config.trainer.logger in (None, True) and not config.trainer.fast_dev_run:
-            folder, purge = _resumed(config), {}
+            folder, purge = resumed_folder(config.get("ckpt_path")), {}
             if folder is not None:  # what is trained again is drawn once
                 purge = {"purge_step": self.steps_done}
             else:
-                folder = self.claim_folder(config)
+                folder = self.run_folder(config)
                 callbacks.append(EmptyRunRemover(folder))
             save_dir, name = folder.parent.parent, folder.parent.name
-            trainer.logger = TensorBoardLogger(save_dir, name, folder.name, default_hp_metric=False, **purge)
+            trainer.logger = RunLogger(save_dir, name, folder.name, default_hp_metric=False, **purge)
 
     def make_callbacks(self, config: Any) -> list[Callback]:
         """Makes the callbacks of this command."""
@@ -213,19 +282,24 @@ class GelCLI(LightningCLI):
             callbacks.append(RunProgress())
         if self.subcommand == "fit":
             self.config.fit.ckpt_path = None  # so that the config.yaml of a resumed run begins the same run anew
-            callbacks += [TensorBoardPages(), Announcement(), *training_callbacks(config.seed_everything)]
+            callbacks += [
+                IntervalCheck(),
+                TensorBoardPages(),
+                Announcement(),
+                *training_callbacks(config.seed_everything),
+            ]
         elif self.subcommand == "predict":
             self.predictions = PredictionsFile(config.predictions_file)
             callbacks.append(self.predictions)
         return callbacks
 
-    def claim_folder(self, config: Any) -> Path:
+    def run_folder(self, config: Any) -> Path:
         """Makes the folder of a run."""
-        return claimed(config, config.name)
+        return claim_folder(config.trainer.default_root_dir, config.name)
 
     def measure(self) -> dict[str, dict[str, Any]]:
         """Measures the best checkpoint on the validation and the test pictures."""
-        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
+        checkpoint = best_model_path(self.trainer) or None
         logger = self.trainer.logger
         self.trainer.logger = None  # the curves are of the epochs; what is measured now is none of them
         metrics = {}
@@ -240,7 +314,7 @@ class GelCLI(LightningCLI):
         metrics = self.measure()
         if not self.trainer.is_global_zero:
             return
-        checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        checkpoint = best_model_path(self.trainer)
         logger = self.trainer.logger
         print_metrics(metrics, self.model)
         if isinstance(logger, TensorBoardLogger):
@@ -258,13 +332,17 @@ class GelCLI(LightningCLI):
         self._print_own("test")
 
     def after_predict(self) -> None:
-        """Prints how many pictures were taken for what, and where the predictions are."""
+        """Prints what the pictures show, in short, and where the predictions are."""
         if self.trainer.is_global_zero:
-            print_counts(self.predictions.counts)
+            print_demonstration(self.model.made_up, "answers")
+            print_predictions(self.predictions.summary)
+            print_notes(self.datamodule)
             print_line(f"predictions: {self.predictions.path}")
 
     def _print_own(self, stage: str) -> None:
         if self.trainer.is_global_zero:
+            drawn = ["drawn pictures"] * self.datamodule.drawn
+            print_demonstration(list(dict.fromkeys([*drawn, *self.model.made_up])), "figures")
             print_metrics({stage: self.trainer.callback_metrics}, self.model)
 
 
@@ -287,6 +365,8 @@ def main(args: Sequence[str] | None = None) -> int:
     # torch_xla tells of the device that it takes, though another one may be asked for.
     logging.root.addFilter(lambda record: "PJRT_DEVICE" not in record.getMessage())
     try:
+        if (status := answer(given)) is not None:
+            return status
         if given[:1] == ["data"]:
             return data_command(given[1:])
         if given[:1] == ["export"]:
@@ -310,10 +390,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except (GelError, MisconfigurationException) as error:
         _complain(one_line(error))
         return 1
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except Exception as error:
+        text = explained(error) or refusal(error)
+        if text is None:
             raise
-        _complain(f"{error.filename or 'a file'}: {error.strerror}; free some space or name another place")
+        _complain(" ".join(text.split()))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -329,8 +410,8 @@ def _lightning_command(args: Sequence[str] | None, given: list[str]) -> int:
     parser_kwargs = {
         "prog": "gel-fit",
         "version": __version__,
-        "description": DESCRIPTION,
-        **{name: {"description": text} for name, text in DESCRIPTIONS.items()},
+        "description": SUMMARY,
+        **{name: {"description": PAGES[name].summary} for name in GelCLI.subcommands()},
     }
     try:
         GelCLI(
@@ -360,16 +441,13 @@ def data_command(args: Sequence[str]) -> int:
     from gel_lightning.data.check import check
     from gel_lightning.data.drawn import draw_data_set
 
-    checks = Parser(
-        description="Looks at folders of class folders: prints the pictures by class, size and "
-        "mode, the unreadable ones, and near-duplicates; exits with status 1 if a picture cannot be read."
-    )
+    checks = Parser(description=PAGES["data check"].summary)
     checks.add_argument("--data.train_dir", type=Path, default=DATA_ROOT / "dataset", help="Training pictures.")
     checks.add_argument("--data.test_dir", type=Path | None, help="Test pictures.")
-    draws = Parser(description="Draws a data set of gels and look-alikes.")
+    draws = Parser(description=PAGES["data draw"].summary)
     draws.add_argument("--to", type=Path, required=True, help="Folder for dataset and test_images.")
     draws.add_argument("--seed", type=int, default=42, help="The same seed draws the same pictures.")
-    caches = Parser(description="Lists what is kept of pictures, so that no run computes it again, with its size.")
+    caches = Parser(description=PAGES["data cache"].summary)
     caches.add_argument("--data.cache_dir", type=Path, default=default_cache_dir(), help="Folder where it is kept.")
     caches.add_argument("--clear", action="store_true", help="Removes all of it.")
     parser = Parser(prog="gel-fit data", description="Commands about folders of pictures.")
@@ -387,29 +465,14 @@ def data_command(args: Sequence[str]) -> int:
         else:
             print_stores(root, list_stores(root))
         return 0
+    check_seed(config.draw.seed, "--seed")
     print_line(f"drawn pictures: {draw_data_set(config.draw.to, config.draw.seed)}")
     return 0
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    """Loads a checkpoint, after making sure that it is one of ours and safe to load."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise GelError(f"{path}: no such checkpoint; name one that gel-fit fit has written (--ckpt_path)") from error
-    except pickle.UnpicklingError as error:
-        raise GelError(
-            f"{path}: refused, because it holds more than plain data; name a checkpoint of gel-fit"
-        ) from error
-    except Exception as error:  # on damaged files torch.load raises nearly anything
-        raise GelError(f"{path}: not a whole checkpoint ({one_line(error)}); name another with --ckpt_path") from error
-    if not isinstance(checkpoint, dict) or "backbone_fingerprint" not in checkpoint:
-        raise GelError(f"{path}: a checkpoint of another model; name one that gel-fit fit has written (--ckpt_path)")
-    return checkpoint
-
-
-def _model(config: Any) -> str:
-    return f"{config['backbone']} + {class_name(config['head'])} + {class_name(config['optimizer'])}"
+def _described(settings: Any) -> dict[str, Any] | None:
+    """A class in the settings, as a checkpoint describes it."""
+    return settings.as_dict() if isinstance(settings, Namespace) else None
 
 
 def training_callbacks(seed: int) -> list[Callback]:
@@ -422,10 +485,21 @@ def listed(callbacks: Any) -> list[Callback]:
     return [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
 
 
-def check_seed(seed: int) -> None:
+def check_settings(config: Any) -> None:
+    """Refuses seeds, folders and class names that cannot be used, before anything is written."""
+    check_seed(config.seed_everything)
+    if config.model.get("class_names") is not None:
+        raise GelError(NO_CLASS_NAMES)
+    # Lightning would take these as URLs.
+    plain_path(config.trainer.default_root_dir or "", "--trainer.default_root_dir")
+    if config.checkpoint.dirpath is not None:
+        plain_path(config.checkpoint.dirpath, "--checkpoint.dirpath")
+
+
+def check_seed(seed: int, option: str = "--seed_everything") -> None:
     """Refuses a seed that not all generators take."""
     if not 0 <= seed < 2**32:
-        raise GelError(f"no seed {seed}; give one from 0 to {2**32 - 1} (--seed_everything)")
+        raise GelError(f"no seed {seed}; give one from 0 to {2**32 - 1} ({option})")
 
 
 def _run_name(config: Any) -> str:
@@ -436,31 +510,6 @@ def _run_name(config: Any) -> str:
     if config.trainer.accelerator in HARDWARE:
         parts.append(config.trainer.accelerator)
     return "_".join(parts)
-
-
-def _resumed(config: Any) -> Path | None:
-    """The folder of the run that is resumed, if the checkpoint is still where that run has put it."""
-    if config.get("ckpt_path") is None:
-        return None
-    folder = Path(config.ckpt_path).absolute().parent
-    return folder.parent if folder.name == "checkpoints" else None
-
-
-def claimed(config: Any, name: str) -> Path:
-    """Makes the next folder version_N. Making it is what claims it, so runs at once never share one."""
-    parent = Path(config.trainer.default_root_dir or "").absolute() / "lightning_logs" / name
-    parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.name[8:]) for path in parent.glob("version_*") if path.name[8:].isdecimal()]
-    for number in count(max(taken, default=-1) + 1):
-        folder = parent / f"version_{number}"
-        if getattr(rank_zero_only, "rank", 0) != 0:
-            return folder  # the first process of several makes the folder, and tells the others
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise AssertionError
 
 
 @contextmanager
@@ -487,10 +536,6 @@ def from_here(path: str | Path) -> Path:
     """A path as short as it can be said from the working folder."""
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _complain(text: str) -> None:

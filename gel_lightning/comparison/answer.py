@@ -60,24 +60,34 @@ def _caution(summary: Summary) -> str:
 
 def _best(summary: Summary) -> str:
     best, count = summary.models[0], len(summary.models)
-    subject = f"The best of {count} models is {best.name}" if count > 1 else f"The model is {best.name}"
-    level = [
-        model.name
-        for model in summary.models[1:]
-        if round(model.estimates["accuracy"].value - best.estimates["accuracy"].value, 9) == 0
-    ]
-    if level:
-        subject += f", level with {_listed(level) if len(level) < 4 else f'{len(level)} others'}"
-    tests = f"about {best.right} of the {best.total} test pictures, {_with_interval(best.test_accuracy)}"
+    tested = f"right about {best.right} of the {best.total} test pictures, {_with_interval(best.test_accuracy)}"
+    subject = f"The model is {best.name}."
+    if count > 1:
+        subject = f"The best of {count} models is {best.name}: {_choice(summary)}."
+        tested += ", which played no part in the choice"
     if not summary.folds:
-        return f"{subject}. It was right {tests}."
-    accuracy, pictures = best.estimates["accuracy"], len({p for fold in best.record.folds for p in fold.paths})
+        return f"{subject} It was {tested}."
+    pictures = len({p for fold in best.record.folds for p in fold.paths})
     times = f", {summary.repeats} times over" if summary.repeats > 1 else ""
     return (
-        f"{subject}. Trained on {summary.folds - 1} of {summary.folds} folds of {pictures} pictures and tested on the "
-        f"other, each fold in turn{times}, it was right for {_with_interval(accuracy)}. "
-        f"It was also right {tests}."
+        f"{subject} Trained on {summary.folds - 1} of {summary.folds} folds of {pictures} pictures and tested on the "
+        f"other, each fold in turn{times}, it was right for {_with_interval(best.estimates['accuracy'])}. "
+        f"It was also {tested}."
     )
+
+
+def _choice(summary: Summary) -> str:
+    """Says on what the best model was chosen."""
+    best, *others = summary.models
+    accuracy, loss = best.chosen_by
+    where = "in the cross-validation"
+    if not summary.folds:
+        where = f"on the {best.record.row['val_pictures']} validation pictures, {percent(accuracy)}"
+    level = [model.name for model in others if round(model.chosen_by[0] - accuracy, 9) == 0]
+    if not level:
+        return f"it has the highest accuracy {where}"
+    names = _listed(level) if len(level) < 4 else f"{len(level)} others"
+    return f"it has the highest accuracy {where}, level with {names}, and of these the lowest log loss, {loss:.3g}"
 
 
 def _pairs(summary: Summary) -> str:

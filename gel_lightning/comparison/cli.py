@@ -4,7 +4,7 @@ import argparse
 import shlex
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from itertools import product
@@ -19,44 +19,55 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from gel_lightning.cli.console import print_comparison, print_data, print_line, working
+from gel_lightning.cli.help import PAGES
 from gel_lightning.cli.main import (
     CLI_OPTIONS,
     GelCLI,
     Parser,
-    check_seed,
-    claimed,
+    check_settings,
     from_here,
-    one_line,
     training_callbacks,
 )
+from gel_lightning.cli.trainer_settings import check_trainer_settings
 from gel_lightning.comparison.answer import answer
 from gel_lightning.comparison.folds import fit_fold, outcome
-from gel_lightning.comparison.grid import BACKBONES, OPTIMIZERS, Model, grid, kind, present_accelerators, read_rows
+from gel_lightning.comparison.grid import (
+    BACKBONES,
+    OPTIMIZERS,
+    Model,
+    display_names,
+    grid,
+    kind,
+    present_accelerators,
+    read_rows,
+)
 from gel_lightning.comparison.records import (
     CURVES,
     PREDICTIONS,
+    REPORT,
     RESULTS,
     CurvesFile,
+    Record,
+    check_places,
+    finished,
+    locked,
     model_folder,
     read_about,
-    read_predictions,
     this_machine,
     write_about,
     write_predictions,
 )
-from gel_lightning.comparison.report import REPORT, make_report
-from gel_lightning.core.errors import GelError
+from gel_lightning.comparison.report import make_report
+from gel_lightning.comparison.settings import read_settings
+from gel_lightning.comparison.summary import rank
+from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.files import replacing
 from gel_lightning.core.progress import GridProgress
-from gel_lightning.training.callbacks import TensorBoardPages
+from gel_lightning.training.callbacks import COMPARED, TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
+from gel_lightning.training.runs import claim_folder
 
-DESCRIPTION = """Trains, validates and tests a grid of models on the same pictures, each as `gel-fit fit` would, and
-ranks them; with --folds by cross-validation, which tells what of it is chance. Leaves
-lightning_logs/comparison/version_N: report.html, results.csv with a row for each model, and a folder for each with its
-checkpoints and its TensorBoard run."""
-REPORT_DESCRIPTION = """Makes the report of a comparison again: report.html and figures/ in its folder."""
 # What a run of `gel-fit fit` does not take.
 OWN = ("backbones", "heads", "optimizers", "accelerators", "folds", "repeats", "resume")
 FOLDER, CONFIG = "comparison", "config.yaml"
@@ -113,13 +124,14 @@ class CompareCLI(GelCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments."""
         LightningCLI.parse_arguments(self, parser, args)
-        check_seed(self.config.seed_everything)
+        check_settings(self.config)
 
     def before_instantiate_classes(self) -> None:
         """Settles the grid."""
         config = self.config
         if not _is_one(config.trainer.devices) or config.trainer.num_nodes != 1:
             raise GelError("compare takes one device, since it fits one model at a time; give --trainer.devices 1")
+        check_trainer_settings(config.trainer, "compare")
         asked = config.trainer.accelerator
         if config.folds is None and config.repeats != 1:
             raise GelError("--repeats is how many times the folds are dealt; give --folds too, for example --folds 5")
@@ -143,15 +155,31 @@ class CompareCLI(GelCLI):
         self.data.prepare_data()
         self.data.setup("fit")
         self.parts = self.data.parts
+        tested = self.parts["test"]
+        if absent := [name for label, name in enumerate(tested.class_names) if label not in tested.labels]:
+            raise GelError(
+                f"the test pictures have none of {', '.join(absent)}, but models are compared on all classes; add some"
+            )
         self.folds = {}
         if base.folds is not None:
             places = product(range(1, base.repeats + 1), range(1, base.folds + 1))
             self.folds = dict(zip(places, self.data.cross_validation(base.folds, base.repeats), strict=True))
-        self.folder = claimed(base, FOLDER) if base.resume is None else comparison_folder(base.resume)
+        if base.resume is None:
+            self.folder = claim_folder(base.trainer.default_root_dir, FOLDER)
+        else:
+            self.folder = comparison_folder(base.resume, (CONFIG,))
+        with locked(self.folder):
+            self._run(base)
+
+    def _run(self, base: Any) -> None:
+        """Fits the models that are not done yet, and makes the report."""
         results = self.folder / RESULTS
-        self._write_about(base)
-        done = {kind(row): row for row in read_rows(results) if self._is_done(row)}
-        rewrite_results(results, done.values())
+        check_places(self.folder)
+        self.about = self._describe(base)
+        kept = [record.row for record in finished(self.folder, self.about) if self._is_of_these(record, base)]
+        done = {kind(row) for row in kept}
+        write_about(self.folder, self.about)
+        rewrite_results(results, kept)
         _save(yaml.safe_load(self.parser.dump(base, skip_none=False)), self.folder / CONFIG, without=("resume",))
         models = [model for model in self.models if model.kind not in done]
         print_line(f"{len(models)} of {len(self.models)} models, in {from_here(self.folder)}")
@@ -174,9 +202,10 @@ class CompareCLI(GelCLI):
             rows = read_rows(results)
             unfinished = len(rows) < len(self.models)
             if unfinished or all(row["error"] for row in rows):
-                print_comparison(rows)
+                rows.sort(key=lambda row: rank(float(row["val_accuracy"] or 0), float(row["val_loss"] or "inf")))
+                print_comparison(rows, display_names(rows), chosen=False)
             else:
-                _report(self.folder)
+                _report(self.folder, {str(path) for pictures in self.parts.values() for path in pictures.paths})
             if base.trainer.logger is not False:
                 print_line(f"TensorBoard: tensorboard --logdir {from_here(self.folder)}")
             print_line(f"results: {from_here(results)}")
@@ -189,7 +218,7 @@ class CompareCLI(GelCLI):
             reasons = "; ".join(f"{', '.join(alike)} ({reason})" for reason, alike in names.items())
             raise GelError(f"{len(failed)} of {len(models)} models failed: {reasons}")
 
-    def claim_folder(self, config: Any) -> Path:
+    def run_folder(self, config: Any) -> Path:
         """The folder of the run of this model."""
         return self.folder / self.name
 
@@ -199,10 +228,15 @@ class CompareCLI(GelCLI):
             LambdaCallback(on_test_end=lambda trainer, model: self._keep_predictions()),  # before the row
             ResultsFile(self.folder / RESULTS, config.seed_everything),
             CurvesFile(self.folder / self.name / CURVES),
-            TensorBoardPages(figures=False),
+            TensorBoardPages(figures=False, shown=self._varying()),
             *training_callbacks(config.seed_everything),
         ]
         return callbacks if config.trainer.enable_progress_bar is False else [*callbacks, self.progress]
+
+    def _varying(self) -> list[str]:
+        """The hyper-parameters by which models can differ here, and the learning rate."""
+        several = len({model.accelerator for model in self.models}) > 1
+        return [*COMPARED, *(["hardware"] if several else [])]
 
     def _fit(self, base: Any, model: Model) -> None:
         """Fits, validates and tests one model, as `gel-fit fit` does, on the pictures that all share.
@@ -248,26 +282,26 @@ class CompareCLI(GelCLI):
         if base.seed_everything is not False:
             seed_everything(base.seed_everything, workers=True, verbose=False)
 
-    def _is_done(self, row: dict[str, str]) -> bool:
-        """Whether a model was fitted in all the ways that are asked for."""
-        path = self.folder / model_folder(row) / PREDICTIONS
-        if row["error"] or not path.exists():
-            return False
-        try:
-            outcomes = read_predictions(path, self.parts["train"].class_names)
-        except GelError:  # damaged: it is made anew
-            return False
-        return [outcome[:2] for outcome in outcomes] == [(0, 0), *self.folds]
+    def _is_of_these(self, record: Record, base: Any) -> bool:
+        """Whether a model was tested on the pictures, and in the folds, that it would be tested on now."""
+        limit = base.trainer.limit_test_batches  # 1 is one batch, 1.0 all of them
+        whole = limit is None or (isinstance(limit, float) and limit == 1)
+        for seen, parts in zip([record.test, *record.folds], [self.parts, *self.folds.values()], strict=True):
+            test, tested = parts["test"], len(seen.paths)
+            if whole and tested != len(test.paths):
+                return False
+            if seen.paths != tuple(map(str, test.paths[:tested])) or [*seen.labels] != [*test.labels[:tested]]:
+                return False
+        return True
 
-    def _write_about(self, base: Any) -> None:
-        """Notes what is run."""
+    def _describe(self, base: Any) -> dict[str, Any]:
+        """What is run, and what was run before it in a comparison that is resumed."""
         before: dict[str, Any] = {"commands": [], "weights": {}}
-        with suppress(GelError):  # absent in a new folder; damaged, it is made anew
+        with suppress(GelError):  # absent in a new folder; damaged, it is written again
             before = read_about(self.folder)
-        names = self.parts["train"].class_names
-        self.about = {
+        return {
             "commands": [*before["commands"], shlex.join(["gel-fit", "compare", *self.given])],
-            "class_names": names,
+            "class_names": list(self.parts["train"].class_names),
             "drawn": self.data.drawn,
             "pictures": {part: len(pictures.paths) for part, pictures in self.parts.items()},
             "folds": base.folds,
@@ -275,9 +309,9 @@ class CompareCLI(GelCLI):
             "seed": base.seed_everything,
             "weights": before["weights"],
             "near_duplicates": [[str(path) for path in group] for group in self.data.near_duplicates()],
+            "epoch": {"monitor": base.checkpoint.monitor or "", "mode": base.checkpoint.mode},
             **this_machine(),
         }
-        write_about(self.folder, self.about)
 
     def _settings(self, base: Any, model: Model) -> tuple[Any, dict[str, Any]]:
         """The settings of a model, as the parser has them and as plain data."""
@@ -306,15 +340,18 @@ def compare_command(args: Sequence[str]) -> None:
     resumed = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     resumed.add_argument("--resume", nargs="?")  # without a value it is the other parser that complains
     resume = resumed.parse_known_args(args)[0].resume
-    given = [*(["--config", str(comparison_folder(resume) / CONFIG)] if resume else []), *args]
+    kept = []
+    if resume:
+        path = comparison_folder(resume, (CONFIG,)) / CONFIG
+        kept = ["--config", read_settings(path, args, {"data", "model", "trainer", "checkpoint", *OWN} - {"resume"})]
     # Lightning warns of arguments that are given beside those of the command line.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     cli = CompareCLI(
-        args=given,
+        args=[*kept, *args],
         run=False,
         save_config_callback=None,
         parser_class=Parser,
-        parser_kwargs={"prog": "gel-fit compare", "description": DESCRIPTION},
+        parser_kwargs={"prog": "gel-fit compare", "description": PAGES["compare"].summary},
         **CLI_OPTIONS,
     )
     cli.given = list(args)
@@ -330,31 +367,37 @@ def report_command(args: Sequence[str]) -> None:
     Raises:
         GelError: there is no comparison, or a file of it is damaged.
     """
-    parser = Parser(prog="gel-fit report", description=REPORT_DESCRIPTION)
+    parser = Parser(prog="gel-fit report", description=PAGES["report"].summary)
     parser.add_argument("comparison", type=str, help="Number or folder of a comparison.")
     _report(comparison_folder(parser.parse_args(list(args)).comparison))
 
 
-def _report(folder: Path) -> None:
+def _report(folder: Path, pictures: Container[str] = frozenset()) -> None:
     """Makes the report of a comparison, and prints what it begins with."""
+    check_places(folder)
     with working("writing the report"):
-        summary = make_report(folder)
-    rows = [model.record.row for model in summary.models] + summary.comparison.failed
-    shares = {model.name: model.estimates["accuracy"] for model in summary.models} if summary.folds else {}
-    print_comparison(rows, shares)
+        summary = make_report(folder, pictures)
+    comparison = summary.comparison
+    rows = [model.record.row for model in summary.models] + comparison.failed
+    names = [comparison.names[model_folder(row)] for row in rows]
+    print_comparison(rows, names, [model.estimates["accuracy"] for model in summary.models] if summary.folds else None)
     for paragraph in answer(summary):
         print_line(paragraph)
     print_line(f"report: {from_here(folder / REPORT)}")
 
 
-def comparison_folder(named: str) -> Path:
+def comparison_folder(named: str, needed: Sequence[str] = (CONFIG, RESULTS)) -> Path:
     """The folder of a comparison that is named by its number or itself.
+
+    Args:
+        named: its number or its path.
+        needed: the files that must be there.
 
     Raises:
         GelError: there is none.
     """
-    folder = Path("lightning_logs", FOLDER, f"version_{named}") if named.isdecimal() else Path(named)
-    if not all((folder / name).is_file() for name in (CONFIG, RESULTS)):
+    folder = Path("lightning_logs", FOLDER, f"version_{named}") if named.isdecimal() else Path(named).expanduser()
+    if not all((folder / name).is_file() for name in needed):
         raise GelError(f"{folder}: no comparison there; name its number or its folder")
     return folder.absolute()
 

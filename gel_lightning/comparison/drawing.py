@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gel_lightning.comparison.statistics import Difference, Estimate
 from gel_lightning.core.files import replacing
-from gel_lightning.training.figures import GRID, INK, MUTED, SURFACE, draw_cells, report_style
+from gel_lightning.training.figures import GRID, INK, MUTED, SURFACE, draw_cells, report_style, shorten
 
 WIDTH = 7.2  # inches of every figure, so that their letters are of one size on the page
 EDGE = 0.15  # inches left free at the right
@@ -37,12 +37,14 @@ class Plot(NamedTuple):
         title: a short heading.
         caption: what is shown, of which pictures, and what the intervals are; its text for those who cannot see it too.
         figure: the figure.
+        on_page: whether the page shows it; or else it is in the folder of figures alone.
     """
 
     name: str
     title: str
     caption: str
     figure: Figure
+    on_page: bool = True
 
 
 def save(plot: Plot, folder: Path) -> str:
@@ -113,18 +115,6 @@ def _attribute(name: str, value: str, prefix: str) -> str:
         value = re.sub(r"font-family: [^;]*", "font-family: inherit", value)
         return re.sub("#[0-9a-f]{6}", lambda colour: VARIABLES.get(colour[0], colour[0]), value)
     return value
-
-
-def plain(text: str) -> str:
-    """The text on one line, without characters that a page cannot have."""
-    kept = (" " if c.isspace() else "\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in text)
-    return "".join(kept)
-
-
-def shorten(text: str, most: int) -> str:
-    """The text in at most so many characters: its end often tells more than its middle, which is left out."""
-    text = plain(text)
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
 
 
 def text_width(texts: Sequence[str], size: float = SIZE) -> float:
@@ -277,9 +267,9 @@ def entry(label: str, colour: str, marker: str, stroke: Any = "-", face: str | N
     return Line2D([], [], color=colour, marker=marker, linestyle=stroke, markerfacecolor=face or colour, label=label)
 
 
-def draw_table(axes: Axes, shares: NDArray[np.float64], texts: Sequence[Sequence[str]]) -> None:
+def draw_table(axes: Axes, shares: NDArray[np.float64], texts: Sequence[Sequence[str]], colours: str = CELLS) -> None:
     """Draws a table with its columns named above it."""
-    draw_cells(axes, shares, texts, CELLS, 8.5)
+    draw_cells(axes, shares, texts, colours, 8.5)
     separate(axes)
     axes.xaxis.tick_top()
 

@@ -17,6 +17,7 @@ from gel_lightning.comparison.records import Outcome
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.folders import LabelledPictures
 from gel_lightning.training.callbacks import derived_seed
+from gel_lightning.training.checkpoint_files import with_checkpoint_files
 from gel_lightning.training.classifier import GelClassifier
 
 LOSSES = {"train/loss", "val/loss"}
@@ -91,6 +92,7 @@ def fit_fold(
         "enable_checkpointing": True,
         "enable_progress_bar": False,
         "callbacks": [*asked, *training_callbacks(own), best],
+        "plugins": with_checkpoint_files(options.get("plugins")),
     }
     trainer = Trainer(**options)
     # Nobody knows what callbacks of others look at.

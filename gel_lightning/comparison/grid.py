@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator, XLAA
 from gel_lightning.core.errors import GelError
 from gel_lightning.models.backbones import LAST_LINEAR, weights_identity
 from gel_lightning.training.classifier import known_classes
-from gel_lightning.training.results import HARDWARE, HEADS, read_results, short_names
+from gel_lightning.training.results import COLUMNS, HARDWARE, HEADS, read_results, short_names
 
 BACKBONES = ("resnet18", "vgg16", "mobilenet_v3_large")
 OPTIMIZERS = ("adam", "sgd")
@@ -97,17 +97,25 @@ def present_accelerators() -> list[str]:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Reads the rows of a results file; none if there is no file.
+    """Reads the rows of a results file, with empty cells for the columns of later versions; none if there is no file.
 
     Raises:
         GelError: the file is there and is not a results file.
     """
-    return list(csv.DictReader(io.StringIO(read_results(path), newline="")))
+    blank = dict.fromkeys(COLUMNS, "")
+    return [blank | row for row in csv.DictReader(io.StringIO(read_results(path), newline=""))]
 
 
-def kind(row: dict[str, str]) -> tuple[str, ...]:
+def kind(row: Mapping[str, str]) -> tuple[str, ...]:
     """What tells the model of a row of a results file from others: hardware, backbone, head, optimizer."""
     return row["hardware_type"], row["pretrained_model"], row["classifier_head"], row["opt_alg"]
+
+
+def display_names(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The names of the models of a comparison for people; without the hardware if that is the same for all."""
+    kinds = [kind(row) for row in rows]
+    several = len({hardware for hardware, *_ in kinds}) > 1
+    return [" ".join([*others, hardware] if several else others) for hardware, *others in kinds]
 
 
 def run_name(kind: tuple[str, ...]) -> str:

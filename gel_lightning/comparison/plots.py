@@ -34,12 +34,11 @@ from gel_lightning.comparison.drawing import (
     panels,
     row_axes,
     separate,
-    shorten,
     small_multiples,
     text_width,
 )
 from gel_lightning.comparison.original import Original, original_results
-from gel_lightning.comparison.records import Outcome, Record
+from gel_lightning.comparison.records import Outcome, Record, confusion_counts
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
 from gel_lightning.training.figures import (
@@ -52,6 +51,7 @@ from gel_lightning.training.figures import (
     draw_confusion,
     ink_on,
     report_style,
+    shorten,
 )
 from gel_lightning.training.metrics import CALIBRATION_BINS, positive_class
 
@@ -64,6 +64,9 @@ TICKS = {
     **{60.0: "1 min", 600.0: "10 min", 3600.0: "1 h", 36000.0: "10 h", 360000.0: "100 h"},
 }
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+AS_GOOD, WORSE = 0.1, 0.8  # places on a scale of colours from pale to dark
+FULL = 0.9  # bars that all reach it look alike
+LEAST_SPAN = 5.0  # percentage points that a scale of differences spans, so that a tenth does not look like much
 LEAST_LOSS = 1e-3  # that is shown: the scale is of powers, and the loss of training comes close to zero
 
 
@@ -80,34 +83,54 @@ def _accuracy(summary: Summary) -> Iterator[Plot]:
     figure, (axes,) = row_axes([model.name for model in models], 0.28, top=0.4)
     tested = [model.test_accuracy for model in models]
     text = f"Diamonds: share right of {_tested(summary)}, with the exact 95 % interval."
+    alike = (
+        f" (where all fits agree, the exact one of {summary.groups} different pictures)" if summary.no_spread else ""
+    )
     if folded:
         draw_intervals(axes, places - 0.17, [model.estimates["accuracy"] for model in models], *LOOKS[FOLDS])
-        text = f"Dots: mean of {_folded(summary)}, with the 95 % interval of the corrected resampled t-test. {text}"
+        dots = f"Dots: mean of {_folded(summary)}, with the 95 % interval of the corrected resampled t-test{alike}."
+        text = f"{dots} {text}"
     draw_intervals(axes, places + (0.17 if folded else 0), tested, *LOOKS[TEST])
-    axes.set(xlabel="accuracy, %", xlim=(None, 101))
+    axes.set(xlabel="accuracy, %", xlim=_accuracy_scale(summary))
     legend(figure, [entry(part, *LOOKS[part]) for part in ((FOLDS, TEST) if folded else (TEST,))], 0.1)
     yield Plot("accuracy", "Accuracy of each model", f"Accuracy of each model, the best first. {text}", figure)
+
+
+def _accuracy_scale(summary: Summary) -> tuple[float, float]:
+    """The ends of an axis of accuracy in %: all intervals fit, and no difference looks greater than it is."""
+    ends = [
+        (estimate.low, estimate.value)
+        for m in summary.models
+        for estimate in (m.test_accuracy, m.estimates["accuracy"])
+    ]
+    return min(100 * float(np.nanmin(ends)) - 1, 90), 101
 
 
 def _heatmap(summary: Summary) -> Iterator[Plot]:
     models, metrics = summary.models, summary.metrics
     values = np.array([[model.estimates[metric.key].value for metric in metrics] for model in models])
-    shares = np.stack([_ranked(column, metric) for column, metric in zip(values.T, metrics, strict=True)], axis=1)
+    alike = np.array([summary.not_worse[metric.key] for metric in metrics], dtype=float).T
     labels = [_label(metric) for metric in metrics]
     top = 0.65 * text_width(labels, 8) + 0.2
     figure, (axes,) = row_axes([model.name for model in models], 0.26, top=top, bottom=0.35, right=0.75)
-    draw_table(axes, shares, [[_number(value) for value in row] for row in values])
+    shares = np.where(np.isfinite(values), np.where(alike > 0, AS_GOOD, WORSE), np.nan)
+    draw_table(axes, shares, [[_number(value) for value in row] for row in values], "Blues")
     axes.set_xticks(range(len(metrics)), labels, rotation=40)
     for tick in axes.get_xticklabels():
         tick.set(ha="left", rotation_mode="anchor")
-    note(figure, "in each column: darkest the worst, brightest the best; ↓ less is better", 0.1)
-    where = f"means of {_folded(summary)}" if summary.folds else f"on {_tested(summary)}"
+    told = summary.folds > 0
+    note(figure, "pale: not shown to be worse than the best; dark: shown to be worse; ↓ less is better", 0.1)
+    where = f"means of {_folded(summary)}" if told else f"on {_tested(summary)}; one split cannot tell them apart"
+    tests = (
+        " In each column what is dark is shown to be worse than the best, by the corrected resampled t-test with "
+        "Holm's correction; what is pale is not."
+    )
     yield Plot(
         "metrics_heatmap",
-        "All metrics at a glance",
-        f"Metrics of each model, {where}. In each column the worst is darkest and the best brightest, however little "
-        "they differ; of log loss and calibration error less is better.",
+        "All metrics: what can be told apart",
+        f"Metrics of each model, {where}.{tests if told else ''}",
         figure,
+        on_page=told and len(models) > 1,
     )
 
 
@@ -134,8 +157,11 @@ def _bars(summary: Summary) -> Iterator[Plot]:
     yield Plot(
         "metrics_bars",
         "Each metric with its interval",
-        f"Metrics of each model, {text}. Models are in the order of their accuracy; ↓ less is better.",
+        f"Metrics of each model, {text}. Models are in the order of their rank; ↓ less is better.",
         figure,
+        on_page=any(
+            m.estimates[metric.key].value < FULL for m in models for metric in metrics if metric.more_is_better
+        ),
     )
 
 
@@ -157,9 +183,8 @@ def _factors(summary: Summary) -> Iterator[Plot]:
             axes.plot(values, place + _spread(len(values)), "o", color=RIGHT, markersize=4)
             axes.plot([mean], [place], "|", color=WRONG, markersize=18, markeredgewidth=2.5)
             axes.text(1.02, place, f"{mean:.1f} %", transform=axes.get_yaxis_transform(), va="center")
-    ends = np.array([axes.get_xlim() for axes in every])
     for axes in every:
-        axes.set_xlim(ends.min(), min(ends.max(), 101))
+        axes.set_xlim(_accuracy_scale(summary))
     label_outer(every, 1)
     every[-1].set_xlabel("accuracy, %")
     where = f"mean of {_folded(summary)}" if summary.folds else f"on {_tested(summary)}"
@@ -184,6 +209,8 @@ def _effects(summary: Summary) -> Iterator[Plot]:
     draw_intervals(axes, np.arange(len(effects)), differences, *LOOKS[FOLDS], hollow=hollow)
     keys = [entry("interval without zero", *LOOKS[FOLDS]), entry("with zero", *LOOKS[FOLDS], face=SURFACE)]
     legend(figure, keys, 0.1)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -LEAST_SPAN / 2), max(high, LEAST_SPAN / 2))
     axes.set_xlabel("difference in accuracy, percentage points")
     yield Plot(
         "effects",
@@ -206,7 +233,7 @@ def _pairs(summary: Summary) -> Iterator[Plot]:
     cell = min((WIDTH - left - EDGE) / len(places), 0.42)
     height = len(places) * max(cell, 0.145)
     figure, (axes,) = panels(1, 1, height, left=left, top=0.4, bottom=1, width=len(places) * cell)
-    top = max(float(np.nanmax(values)), 0.1)
+    top = max(float(np.nanmax(values)), LEAST_SPAN)
     written = cell > 0.33  # or there is no room for numbers
     texts = [["" if np.isnan(value) or not written else f"{value:.1f}" for value in row] for row in values]
     draw_table(axes, values / top, texts)
@@ -346,7 +373,10 @@ def _curved(summary: Summary, kind: Kind, lines: Lines) -> Iterator[Plot]:
         where = f"{where}{' and ' if where else ''}on the pictures of all folds together, {_folded(summary)}"
     text = f"{kind.caption}, {where}."
     together = _together(summary, kind, lines)
-    yield Plot(kind.name, f"{kind.title}, all models", f"{text} Colour: backbone; stroke: head.", together)
+    # Curves of bins cross each other so often that all in one chart say nothing.
+    on_page = kind.name != "reliability"
+    text_of_all = f"{text} Colour: backbone; stroke: head."
+    yield Plot(kind.name, f"{kind.title}, all models", text_of_all, together, on_page)
     size = " Larger marks stand for more pictures." if kind.name == "reliability" else ""
     apart = _apart(summary, kind, lines)
     text = f"{text} The number is {kind.number}.{size}"
@@ -436,10 +466,7 @@ def _confusion(summary: Summary) -> Iterator[Plot]:
 
 
 def _counts(summary: Summary, outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
-    counts = np.zeros((len(summary.comparison.class_names),) * 2)
-    for outcome in outcomes:
-        np.add.at(counts, (outcome.labels, outcome.probabilities.argmax(axis=1)), 1)
-    return counts
+    return confusion_counts(outcomes, len(summary.comparison.class_names)).astype(float)
 
 
 def _matrices(summary: Summary, matrices: Sequence[NDArray[np.float64]]) -> Figure:
@@ -541,7 +568,8 @@ def _times(summary: Summary) -> Iterator[Plot]:
     for record in summary.comparison.records:
         groups.setdefault((record.levels["backbone"], record.levels["hardware"]), []).append(record)
     originals = {key: _originals_of(*key, records) for key, records in groups.items()}
-    labels = [f"{backbone}, {hardware}" for backbone, hardware in groups]
+    several = len({hardware for _, hardware in groups}) > 1
+    labels = [f"{backbone}, {hardware}" if several else backbone for backbone, hardware in groups]
     figure, every = row_axes(labels, 0.5, 2, top=0.6, bottom=0.3, right=0.3, gap=0.5)
     for axes, title in zip(every, ("training", "predicting the test pictures"), strict=True):
         own = [_seconds(records, title) for records in groups.values()]
@@ -639,15 +667,6 @@ DRAWN: tuple[Callable[[Summary], Iterator[Plot]], ...] = (
 )
 
 
-def _ranked(values: NDArray[np.float64], metric: Metric) -> NDArray[np.float64]:
-    """Scales a metric from 0, the worst of these models, to 1, the best."""
-    finite = values[np.isfinite(values)]
-    if not len(finite) or np.ptp(finite) < 1e-9:
-        return np.where(np.isfinite(values), 0.5, np.nan)
-    shares: NDArray[np.float64] = (values - finite.min()) / np.ptp(finite)
-    return shares if metric.more_is_better else 1 - shares
-
-
 def _number(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
@@ -658,8 +677,8 @@ def _label(metric: Metric, most: int = 24) -> str:
 
 def _title(model: ModelSummary) -> list[str]:
     """A model's name on two lines, for narrow axes."""
-    backbone, *others = model.record.levels.values()
-    return [shorten(backbone, 22), shorten(" ".join(others), 22)]
+    backbone = model.record.levels["backbone"]
+    return [shorten(backbone, 22), shorten(model.name.removeprefix(f"{backbone} "), 22)]
 
 
 def _grouped(models: Sequence[ModelSummary], factor: str) -> dict[str, list[ModelSummary]]:

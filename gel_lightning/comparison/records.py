@@ -10,7 +10,7 @@ import math
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import groupby, product
 from pathlib import Path
@@ -18,16 +18,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from gel_lightning.comparison.grid import kind, read_rows, run_name
+from gel_lightning.comparison.grid import display_names, kind, read_rows, run_name
 from gel_lightning.core.errors import GelError
-from gel_lightning.core.files import replacing
+from gel_lightning.core.files import formula_free, replacing
 
 RESULTS, ABOUT, PREDICTIONS, CURVES = "results.csv", "about.json", "predictions.csv", "curves.csv"
+REPORT, FIGURES, THUMBNAILS, LOCK = "report.html", "figures", "thumbnails", ".compare.lock"
 FACTORS = ("backbone", "head", "optimizer", "hardware")
 TIMES = ("training_time_mins", "inference_time_secs")
+SHARES = ("accuracy", "precision", "recall")
+VALIDATED = ("val_accuracy", "val_loss")
 AGAIN = "run its model again with gel-fit compare --resume"
 # Names of files that are not text are kept as they are.
 TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -45,6 +49,7 @@ KINDS: dict[str, Any] = {
     "versions": {str: str},
     "system": str,
     "devices": {str: str},
+    "epoch": {"monitor": str, "mode": str},
 }
 
 
@@ -93,6 +98,12 @@ class Record(NamedTuple):
         return " ".join(self.levels.values())
 
     @property
+    def validation(self) -> tuple[float, float]:
+        """Accuracy and log loss on the validation pictures, nan where there were none."""
+        accuracy, loss = (float(self.row[name] or "nan") for name in VALIDATED)
+        return accuracy, loss
+
+    @property
     def device(self) -> str:
         """What it ran on, as torch calls it."""
         return self.row["device"]
@@ -117,6 +128,7 @@ class Comparison(NamedTuple):
         class_names: in the order of their labels.
         records: the models that were fitted, in the order of the results file.
         failed: the rows of those that could not be.
+        names: what all of them are called, by the names of their folders.
     """
 
     folder: Path
@@ -124,6 +136,7 @@ class Comparison(NamedTuple):
     class_names: list[str]
     records: list[Record]
     failed: list[dict[str, str]]
+    names: dict[str, str]
 
 
 class CurvesFile(Callback):
@@ -175,8 +188,8 @@ def write_predictions(path: Path, class_names: Sequence[str], outcomes: Sequence
         writer.writerow(["repeat", "fold", "path", "actual", *(f"probability_{name}" for name in class_names)])
         for outcome in outcomes:
             for name, label, probabilities in zip(*outcome[2:], strict=True):
-                shares = [float(f"{share:.7g}") for share in probabilities]
-                writer.writerow([outcome.repeat, outcome.fold, name, class_names[label], *shares])
+                shares = [float(f"{share:.9g}") for share in probabilities]
+                writer.writerow([outcome.repeat, outcome.fold, formula_free(name), class_names[label], *shares])
 
 
 def read_predictions(path: Path, class_names: Sequence[str]) -> list[Outcome]:
@@ -221,25 +234,113 @@ def read_comparison(folder: Path) -> Comparison:
                 f"{folder}: no comparison, for it has no {name}; name a folder that gel-fit compare has left"
             )
     about = read_about(folder)
-    names = about["class_names"]
-    records, failed = [], []
-    for row in _rows(folder / RESULTS):
-        if row["error"]:
-            failed.append(row)
-            continue
-        home = folder / model_folder(row)
-        fixed, *folds = _outcomes(home / PREDICTIONS, about)
-        records.append(Record(row, fixed, folds, _curves(home / CURVES)))
+    rows = _rows(folder / RESULTS)
+    failed = [row for row in rows if row["error"]]
+    records = [read_record(folder, row, about) for row in rows if not row["error"]]
     if not records:
         raise GelError(f"{folder / RESULTS}: no model in it was fitted, and there is nothing to report")
     for record in records[1:]:
-        same = [[(*one[:3], one.labels.tolist()) for one in [of.test, *of.folds]] for of in (records[0], record)]
-        if same[0] != same[1]:
+        if _pictures(record) != _pictures(records[0]):
             raise GelError(
                 f"{folder / model_folder(record.row) / PREDICTIONS}: {record.name} was tested on other pictures than "
                 f"{records[0].name}, and cannot be compared with it; {AGAIN}"
             )
-    return Comparison(folder, about, names, records, failed)
+    names = dict(zip(map(model_folder, rows), display_names(rows), strict=True))
+    return Comparison(folder, about, about["class_names"], records, failed, names)
+
+
+def read_record(folder: Path, row: dict[str, str], about: dict[str, Any]) -> Record:
+    """Reads what a comparison has of a fitted model, and checks that it is whole and agrees with itself.
+
+    Args:
+        folder: of the comparison.
+        row: of the results file.
+        about: what is run: its classes and folds.
+
+    Raises:
+        GelError: a file is absent or damaged, or the row does not say what the predictions say.
+    """
+    if reason := _fault(row):
+        raise GelError(f"{folder / RESULTS}: {reason}; {AGAIN}")
+    home = folder / model_folder(row)
+    fixed, *folds = _outcomes(home / PREDICTIONS, about)
+    record = Record(row, fixed, folds, _curves(home / CURVES))
+    matrix = confusion_counts([fixed], len(about["class_names"]))
+    accuracy = float(matrix.trace() / matrix.sum())
+    if json.loads(row["conf_mat"]) != matrix.tolist() or not math.isclose(
+        float(row["accuracy"]), accuracy, abs_tol=1e-6
+    ):
+        raise GelError(f"{folder / RESULTS}: the row of {record.name} is not of its predictions; {AGAIN}")
+    if not folds and not all(map(math.isfinite, record.validation)):
+        raise GelError(f"{folder / RESULTS}: {record.name} was not validated, and cannot be ranked; {AGAIN}")
+    return record
+
+
+def finished(folder: Path, about: dict[str, Any]) -> list[Record]:
+    """The models that a comparison need not run again: those whose records are whole.
+
+    Args:
+        folder: of the comparison.
+        about: what is to be run: the classes and folds.
+
+    Raises:
+        GelError: the results file is of another program.
+    """
+    records: dict[str, Record] = {}
+    rows: list[dict[str, str]] = []
+    with suppress(OSError, csv.Error):
+        rows = read_rows(folder / RESULTS)
+    for row in rows:
+        with suppress(GelError):
+            if not row["error"]:
+                record = read_record(folder, row, about)
+                records.setdefault(record.name, record)
+    return list(records.values())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other runs of `gel-fit compare` out of a comparison's folder.
+
+    Raises:
+        GelError: another one is at work there.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise GelError(f"{folder}: another gel-fit compare is running there; wait until it has ended") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_places(folder: Path) -> None:
+    """Makes sure before the work that what a comparison writes has its place.
+
+    Raises:
+        GelError: a folder is in the place of a file, or the other way round.
+    """
+    for name in (RESULTS, ABOUT, REPORT):
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise GelError(f"{folder / name}: not a file; move it away")
+    for name in (FIGURES, THUMBNAILS):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise GelError(f"{folder / name}: not a folder; move it away")
+
+
+def confusion_counts(outcomes: Sequence[Outcome], classes: int) -> NDArray[np.int64]:
+    """How many pictures of each actual class, a row each, were taken for each class; of the likeliest, the first."""
+    counts = np.zeros((classes, classes), np.int64)
+    for outcome in outcomes:
+        np.add.at(counts, (outcome.labels, outcome.probabilities.argmax(axis=1)), 1)
+    return counts
+
+
+def _pictures(record: Record) -> list[tuple[Any, ...]]:
+    """The pictures that a model was tested on, with their classes, fit by fit."""
+    return [(*outcome[:3], outcome.labels.tolist()) for outcome in (record.test, *record.folds)]
 
 
 def model_folder(row: dict[str, str]) -> str:
@@ -290,6 +391,8 @@ def read_about(folder: Path) -> dict[str, Any]:
             raise ValueError("no two classes, or two of one name")
         if about["repeats"] < 1 or (about["folds"] is not None and about["folds"] < 2):
             raise ValueError("no such folds")
+        if about["epoch"]["mode"] not in ("min", "max"):
+            raise ValueError("no such choice of an epoch")
     except (ValueError, OSError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise GelError(f"{path}: damaged ({reason}); run gel-fit compare --resume") from error
@@ -314,12 +417,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
     try:
         rows = read_rows(path)
     except (OSError, csv.Error) as error:
-        raise GelError(f"{path}: {_reason(error)}; mend it") from error
+        raise GelError(f"{path}: {_reason(error)}; run gel-fit compare --resume") from error
     lines: dict[tuple[str, ...], int] = {}
     for line, row in enumerate(rows, start=2):
         first = lines.setdefault(kind(row), line)
         if reason := f"of the model of line {first}" if first != line else _fault(row):
-            raise GelError(f"{path}, line {line}: {reason}; mend it or remove the line")
+            raise GelError(f"{path}, line {line}: {reason}; {AGAIN}")
     return rows
 
 
@@ -330,14 +433,22 @@ def _fault(row: dict[str, Any]) -> str:
         return "too few or too many cells"
     if not all(name.isidentifier() for name in kind(row)):
         return "no model"
-    for name in TIMES:
+    if row["error"]:
+        return ""
+    bounds = dict.fromkeys(TIMES, math.inf) | dict.fromkeys(SHARES, 1.0)
+    bounds |= {name: most for name, most in zip(VALIDATED, (1.0, math.inf), strict=True) if row[name]}
+    for name, most in bounds.items():
         try:
-            is_time = row["error"] or 0 <= float(row[name]) < math.inf
+            number = float(row[name])
         except ValueError:
-            is_time = False
-        if not is_time:
-            return f"{name} is {row[name]!r}, not a number"
-    return ""
+            number = math.nan
+        if not 0 <= number <= most or math.isinf(number):
+            return f"{name} is {row[name]!r}, not a number" + (" from 0 to 1" if most == 1 else "")
+    try:
+        whole = _fits(json.loads(row["conf_mat"]), [[int]])
+    except (ValueError, RecursionError):
+        whole = False
+    return "" if whole else "conf_mat is no matrix of counts"
 
 
 def _outcomes(path: Path, about: dict[str, Any]) -> list[Outcome]:

@@ -3,36 +3,40 @@
 import base64
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from gel_lightning.comparison.answer import answer, effect_in_words, interval, not_worse, percent, points, seconds
+from gel_lightning.comparison.answer import answer, effect_in_words, not_worse, percent, points, seconds
 from gel_lightning.comparison.drawing import save
+from gel_lightning.comparison.methods import methods
 from gel_lightning.comparison.original import SOURCE, original_results
 from gel_lightning.comparison.plots import plots
-from gel_lightning.comparison.records import Outcome, read_comparison
+from gel_lightning.comparison.records import FIGURES, REPORT, THUMBNAILS, Outcome, model_folder, read_comparison
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
 from gel_lightning.core.files import replacing
 from gel_lightning.data.images import PictureError, read_picture
 
-REPORT, FIGURES, THUMBNAILS = "report.html", "figures", "thumbnails"
 SIDE = 160
 """Most pixels of a side of a thumbnail."""
+MOST_BYTES = 100_000
+"""Of a thumbnail: four bytes a pixel are more than any JPEG of that size takes."""
 MOST_PICTURES, MOST_GROUPS, MOST_OF_A_GROUP = 24, 60, 8
 
 
 class Cell(NamedTuple):
-    """A figure in the table of models: what is read, what is sorted by, and where its bar begins and ends, in %."""
+    """A figure in the table of models: what is read, what is sorted by, and what stands below it."""
 
     text: str
     value: float
     detail: str = ""
-    bar: tuple[float, float, float] | None = None
     best: bool = False
 
 
@@ -56,11 +60,13 @@ class Card(NamedTuple):
     votes: list[Vote]
 
 
-def make_report(folder: Path) -> Summary:
+def make_report(folder: Path, pictures: Container[str] = frozenset()) -> Summary:
     """Writes report.html and figures/ from what a comparison has left.
 
     Args:
         folder: of the comparison.
+        pictures: paths that thumbnails may be made of. Of others the page shows those that the comparison has kept,
+            since a folder that somebody else made could name any file here.
 
     Returns:
         What it shows.
@@ -80,22 +86,25 @@ def make_report(folder: Path) -> Summary:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"points": points, "percent": percent, "interval": interval, "seconds": seconds}
+    drawn = [(plot, svg) for plot in plots(summary) for svg in [save(plot, folder / FIGURES)] if plot.on_page]
+    hardware = {f"{r.levels['hardware']}{f' ({r.device})' if r.device != 'cpu' else ''}" for r in comparison.records}
+    environment.filters |= {"points": points, "percent": percent, "ends": _ends, "seconds": seconds}
     page = environment.get_template("report.html.jinja").render(
         summary=summary,
         about=comparison.about,
-        floor=floor(summary),
-        failed=comparison.failed,
+        failed=[(comparison.names[model_folder(row)], row) for row in comparison.failed],
+        one_hardware=hardware.pop() if len(hardware) == 1 else "",
         answer=answer(summary),
         columns=_columns(summary),
-        rows=[(model, _cells(summary, model)) for model in summary.models],
+        rows=_rows(summary),
         alike=[model.name for model in not_worse(summary)],
         effects=[(effect, effect_in_words(effect)) for effect in summary.effects],
-        plots=[(plot, save(plot, folder / FIGURES)) for plot in plots(summary)],
+        methods=methods(summary),
+        plots=drawn,
         originals=_originals(summary),
         source=SOURCE,
-        cards=_cards(summary),
-        groups=_groups(summary),
+        cards=_cards(summary, pictures),
+        groups=_groups(summary, pictures),
         most_groups=MOST_GROUPS,
     )
     with replacing(folder / REPORT) as file:
@@ -104,60 +113,65 @@ def make_report(folder: Path) -> Summary:
 
 
 def _columns(summary: Summary) -> list[str]:
-    first = ["accuracy, cross-validated"] if summary.folds else []
+    first = ["accuracy, cross-validated"] if summary.folds else ["accuracy, validation pictures"]
     others = [metric.label for metric in summary.metrics[1:]]
     return ["model", *first, "accuracy, test pictures", *others, "training", "inference"]
 
 
-def _cells(summary: Summary, model: ModelSummary) -> list[Cell]:
-    cells = [_cell(summary, model, summary.metrics[0])] if summary.folds else []
-    best = max(other.right for other in summary.models)
-    ends = model.test_accuracy
-    detail = f"{model.right}/{model.total}, {interval(ends)}"
-    cells.append(Cell(percent(ends.value), ends.value, detail, _bar(ends, floor(summary), 1), model.right == best))
-    cells += [_cell(summary, model, metric) for metric in summary.metrics[1:]]
-    return cells + [Cell(seconds(t), t) for t in (model.record.training_seconds, model.record.inference_seconds)]
+def _rows(summary: Summary) -> list[tuple[ModelSummary, list[Cell]]]:
+    """The table of models: the figure they were chosen by, the test pictures, all other metrics, and times."""
+    columns = [_chosen(summary), _tested(summary), *(_measured(summary, metric) for metric in summary.metrics[1:])]
+    records = [model.record for model in summary.models]
+    for times in ([r.training_seconds for r in records], [r.inference_seconds for r in records]):
+        columns.append([Cell(seconds(time), time) for time in times])
+    return list(zip(summary.models, [list(cells) for cells in zip(*columns, strict=True)], strict=True))
 
 
-def _cell(summary: Summary, model: ModelSummary, metric: Metric) -> Cell:
-    of_all = [other.estimates[metric.key] for other in summary.models]
-    estimate = model.estimates[metric.key]
-    values = [other.value for other in of_all]
-    best = estimate.value == (max(values) if metric.more_is_better else min(values))
-    if _is_share(metric):
-        return Cell(
-            percent(estimate.value), estimate.value, interval(estimate), _bar(estimate, floor(summary), 1), best
-        )
-    ends = "" if np.isnan(estimate.low) else f"{max(estimate.low, 0):.3f} to {estimate.high:.3f}"
-    most = float(np.nanmax([(other.value, other.high) for other in of_all]))
-    return Cell(f"{estimate.value:.3f}", estimate.value, ends, _bar(estimate, 0, most), best)
+def _chosen(summary: Summary) -> list[Cell]:
+    if summary.folds:
+        return _measured(summary, summary.metrics[0])
+    values = [model.chosen_by[0] for model in summary.models]
+    return _best_bold([Cell(percent(value), value) for value in values])
 
 
-def floor(summary: Summary) -> float:
-    """Where the bars of metrics begin that end at 1: at the tenth below all of them."""
-    lows = [
-        end
-        for model in summary.models
-        for ends in (
-            model.test_accuracy,
-            *(model.estimates[metric.key] for metric in summary.metrics if _is_share(metric)),
-        )
-        for end in (ends.low, ends.value)
-    ]
-    return float(np.floor(10 * np.nanmin(lows)) / 10)
+def _tested(summary: Summary) -> list[Cell]:
+    """Accuracy on the test pictures; its interval is not of the kind that the others have if there are folds."""
+    return _best_bold(
+        [
+            Cell(
+                percent(model.test_accuracy.value),
+                model.test_accuracy.value,
+                f"{model.right}/{model.total}" + ("" if summary.folds else f", {_ends(model.test_accuracy)}"),
+            )
+            for model in summary.models
+        ]
+    )
 
 
-def _is_share(metric: Metric) -> bool:
-    return metric.bounded and metric.more_is_better
+def _measured(summary: Summary, metric: Metric) -> list[Cell]:
+    cells = []
+    for model in summary.models:
+        estimate = model.estimates[metric.key]
+        varies = summary.folds and np.ptp(model.fits[metric.key]) > 1e-9
+        share = metric.bounded and metric.more_is_better
+        ends = _ends(estimate, share) if varies else "no spread" if summary.folds else ""
+        cells.append(Cell(percent(estimate.value) if share else f"{estimate.value:.3f}", estimate.value, ends))
+    return _best_bold(cells, metric.more_is_better)
 
 
-def _bar(estimate: Estimate, least: float, most: float) -> tuple[float, float, float] | None:
-    """Where an interval begins, where its value is, and where it ends, in percent of the way from least to most."""
+def _best_bold(cells: Sequence[Cell], more_is_better: bool = True) -> list[Cell]:
+    """Marks the cells that read like the best one, unless all do."""
+    best = (max if more_is_better else min)(cells, key=lambda cell: cell.value).text
+    differ = len({cell.text for cell in cells}) > 1
+    return [cell._replace(best=differ and cell.text == best) for cell in cells]
+
+
+def _ends(estimate: Estimate, share: bool = True) -> str:
+    """The ends of an interval as short as can be: of a share in percent."""
     if np.isnan(estimate.low):
-        return None
-    ends = (estimate.low, estimate.value, estimate.high)
-    low, value, high = (100 * min(max((end - least) / (most - least or 1), 0), 1) for end in ends)
-    return low, value, high
+        return ""
+    ends = (max(estimate.low, 0), estimate.high)
+    return "–".join(percent(end)[:-2] if share else f"{end:.3f}" for end in ends)
 
 
 def _originals(summary: Summary) -> list[tuple[Any, ModelSummary | None]]:
@@ -167,7 +181,7 @@ def _originals(summary: Summary) -> list[tuple[Any, ModelSummary | None]]:
     return [(result, ours.get(tuple(result.levels.values()))) for result in results]
 
 
-def _cards(summary: Summary) -> list[Card]:
+def _cards(summary: Summary, pictures: Container[str]) -> list[Card]:
     """The pictures that most models were wrong or unsure about, the hardest first."""
     comparison, names = summary.comparison, summary.comparison.class_names
     found = []
@@ -185,7 +199,7 @@ def _cards(summary: Summary) -> list[Card]:
             for model, guess, share in zip(summary.models, predicted, shares, strict=True)
         ]
         wrong = int((predicted != label).sum())
-        picture = _thumbnail(path, comparison.folder / THUMBNAILS)
+        picture = _thumbnail(path, comparison.folder / THUMBNAILS, pictures)
         cards.append(Card(picture, _short(path), names[label], part, wrong, votes))
     return cards
 
@@ -199,19 +213,22 @@ def _means(outcomes: Sequence[Outcome]) -> Mapping[str, tuple[int, NDArray[np.fl
     return {path: (label, np.mean(shares, axis=0)) for path, (label, shares) in seen.items()}
 
 
-def _groups(summary: Summary) -> list[list[tuple[str | None, str]]]:
+def _groups(summary: Summary, pictures: Container[str]) -> list[list[tuple[str | None, str]]]:
     """The near-identical pictures, group by group: thumbnail and name of each."""
     keep = summary.comparison.folder / THUMBNAILS
     return [
-        [(_thumbnail(path, keep), _short(path)) for path in group[:MOST_OF_A_GROUP]]
+        [(_thumbnail(path, keep, pictures), _short(path)) for path in group[:MOST_OF_A_GROUP]]
         for group in summary.comparison.about["near_duplicates"][:MOST_GROUPS]
     ]
 
 
-def _thumbnail(path: str, keep: Path) -> str | None:
+def _thumbnail(path: str, keep: Path, pictures: Container[str]) -> str | None:
     """A small version of a picture as a data URI; the one that was kept when the picture was still there."""
     kept = keep / f"{hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:16]}.jpg"
-    if not kept.exists():
+    content = None if keep.is_symlink() else _kept_thumbnail(kept)
+    if content is None:
+        if path not in pictures:
+            return None
         try:
             picture = read_picture(Path(path))
         except PictureError:
@@ -219,9 +236,28 @@ def _thumbnail(path: str, keep: Path) -> str | None:
         picture.thumbnail((SIDE, SIDE))
         data = io.BytesIO()
         picture.save(data, "JPEG", quality=80)
+        content = data.getvalue()
         with replacing(kept, "wb") as file:
-            file.write(data.getvalue())
-    return f"data:image/jpeg;base64,{base64.b64encode(kept.read_bytes()).decode()}"
+            file.write(content)
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+
+
+def _kept_thumbnail(path: Path) -> bytes | None:
+    """Reads a thumbnail: a regular file, not a link, that is a whole and small JPEG; None if it is not."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            return None
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as picture:
+            if max(picture.size) > SIDE:
+                return None
+            picture.load()
+    except (OSError, ValueError, SyntaxError):
+        return None
+    return content
 
 
 def _short(path: str) -> str:

@@ -150,6 +150,27 @@ def compare_pairs(scores: Mapping[str, ArrayLike], share: float) -> list[Pair]:
     return [Pair(*pair, float(p)) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
+def not_worse_than_best(scores: Sequence[ArrayLike], share: float, more_is_better: bool) -> list[bool]:
+    """Finds which models are not shown to be worse than the best, by the tests of :func:`compare_pairs`.
+
+    Args:
+        scores: a metric of each model, of the same fits, [models, fits].
+        share: as for :func:`resampled`.
+        more_is_better: whether the best has the highest mean.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    values = np.asarray(scores, dtype=float) * (1 if more_is_better else -1)
+    best = values[values.mean(axis=1).argmax()]
+    others = [place for place, one in enumerate(values) if one is not best and not np.array_equal(one, best)]
+    alike = [True] * len(values)
+    if others:
+        tests = [resampled(best - values[place], share).p for place in others]
+        for place, p in zip(others, multipletests(np.nan_to_num(tests, nan=1.0), method="holm")[1], strict=True):
+            alike[place] = bool(p >= LEVEL)
+    return alike
+
+
 def factor_effects(levels: Sequence[Mapping[str, str]], scores: Sequence[ArrayLike], share: float) -> list[Effect]:
     """Finds the effect of each factor: how its levels differ, averaged over the models that differ in nothing else.
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gel_lightning.comparison.records import FACTORS, Comparison, Outcome, Record
+from gel_lightning.comparison.records import FACTORS, Comparison, Outcome, Record, confusion_counts, model_folder
 from gel_lightning.comparison.statistics import (
     Effect,
     Estimate,
@@ -16,6 +16,7 @@ from gel_lightning.comparison.statistics import (
     compare_pairs,
     exact_interval,
     factor_effects,
+    not_worse_than_best,
     resampled_share,
 )
 from gel_lightning.training.metrics import make_metrics, metrics_of_positive, positive_class, single_values
@@ -42,6 +43,7 @@ class ModelSummary(NamedTuple):
         fits: each metric of each fit of the cross-validation, [fits]; empty if there was none.
         estimates: each metric with its interval: the mean over the fits of the cross-validation, or what it is on the
             test pictures if there was none; then only accuracy has an interval.
+        name: what it is called; without the hardware if all models have the same.
     """
 
     record: Record
@@ -51,11 +53,14 @@ class ModelSummary(NamedTuple):
     test: dict[str, float]
     fits: dict[str, NDArray[np.float64]]
     estimates: dict[str, Estimate]
+    name: str
 
     @property
-    def name(self) -> str:
-        """What it is called."""
-        return self.record.name
+    def chosen_by(self) -> tuple[float, float]:
+        """Accuracy and log loss that models are ranked by: cross-validated, or else on the validation pictures."""
+        if self.fits:
+            return self.estimates["accuracy"].value, self.estimates["log_loss"].value
+        return self.record.validation
 
 
 class Summary:
@@ -64,7 +69,8 @@ class Summary:
     Attributes:
         comparison: of which.
         metrics: that are measured.
-        models: best first: by accuracy, cross-validated if it was, then on the test pictures, then by ROC AUC.
+        models: best first: by accuracy, then by log loss; cross-validated, or else on the validation pictures. The
+            test pictures play no part, so that what the best makes of them is no result of having chosen it.
         pairs: how each two differ in accuracy over the fits of a cross-validation; empty if there was none.
         effects: of each factor on accuracy, likewise.
         groups: number of different pictures that were cross-validated; near-duplicates count as one.
@@ -93,7 +99,7 @@ class Summary:
         first = comparison.records[0]
         self.groups = _different(first.folds, comparison.about["near_duplicates"])
         models = [self._model(record) for record in comparison.records]
-        self.models = sorted(models, key=_merit, reverse=True)
+        self.models = sorted(models, key=lambda model: rank(*model.chosen_by))
 
     @property
     def folds(self) -> int:
@@ -113,7 +119,7 @@ class Summary:
     @property
     def no_spread(self) -> bool:
         """Whether a model had the same accuracy in all fits, so that there is no spread to go by."""
-        return any(np.ptp(model.fits["accuracy"]) == 0 for model in self.models)
+        return any(np.ptp(model.fits["accuracy"]) == 0 for model in self.models if model.fits)
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -129,6 +135,21 @@ class Summary:
             return []
         scores = [model.fits["accuracy"] for model in self.models]
         return factor_effects([model.record.levels for model in self.models], scores, self.share)
+
+    @cached_property
+    def not_worse(self) -> dict[str, list[bool]]:
+        """Of each metric, which models are not shown to be worse than the best by it; all without cross-validation.
+
+        By the corrected resampled t-test against the best, with Holm's correction over the others.
+        """
+        if not self.folds:
+            return {metric.key: [True] * len(self.models) for metric in self.metrics}
+        return {
+            metric.key: not_worse_than_best(
+                [m.fits[metric.key] for m in self.models], self.share, metric.more_is_better
+            )
+            for metric in self.metrics
+        }
 
     @cached_property
     def factors(self) -> list[str]:
@@ -151,7 +172,8 @@ class Summary:
                 estimates["accuracy"] = exact_interval(round(estimates["accuracy"].value) * self.groups, self.groups)
         else:
             estimates = {key: Estimate(value, np.nan, np.nan) for key, value in test.items()} | {"accuracy": accuracy}
-        return ModelSummary(record, right, total, accuracy, test, fits, estimates)
+        name = self.comparison.names[model_folder(record.row)]
+        return ModelSummary(record, right, total, accuracy, test, fits, estimates, name)
 
     def _values(self, outcome: Outcome) -> dict[str, float]:
         from sklearn.metrics import log_loss
@@ -165,14 +187,14 @@ class Summary:
         return values
 
 
-def _merit(model: ModelSummary) -> tuple[float, ...]:
-    """What models are ranked by. Rounded, since equal means may differ in their last bits."""
-    return round(model.estimates["accuracy"].value, 9), model.right, model.estimates["auroc"].value
+def rank(accuracy: float, log_loss: float) -> tuple[float, float]:
+    """What models are sorted by, the best first. Rounded, since equal means may differ in their last bits."""
+    return -round(accuracy, 9), log_loss
 
 
 def right_of(outcome: Outcome) -> int:
     """How many pictures were taken for what they are."""
-    return int((outcome.probabilities.argmax(axis=1) == outcome.labels).sum())
+    return int(confusion_counts([outcome], outcome.probabilities.shape[1]).trace())
 
 
 def _different(folds: Iterable[Outcome], groups: Iterable[Iterable[str]]) -> int:

@@ -19,6 +19,7 @@ from torch.distributed import distributed_c10d
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.core.text import printable
 from gel_lightning.core.xla import on_xla
 
 LOST = re.compile(r"gloo/transport|NCCL|by peer")
@@ -162,8 +163,9 @@ def print_error(text: str) -> None:
     or its parent. If it is not as quick as that, whichever comes first prints the error.
 
     Args:
-        text: one line.
+        text: one line; what would control the terminal is escaped.
     """
+    text = printable(text)
     if getattr(rank_zero_only, "rank", 0) != 0:
         if "PJRT_LOCAL_PROCESS_RANK" in os.environ:  # torch_xla waits for all of its processes, so each would print
             return

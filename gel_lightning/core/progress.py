@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from gel_lightning.core.text import printable
+
 
 class GridProgress(ProgressBar):
     """One bar over the fits of many models.
@@ -35,7 +37,7 @@ class GridProgress(ProgressBar):
     def begin(self, name: str) -> None:
         """Names the model that is fitted now."""
         self._fitted = 0
-        self.bar.update(self._task, description=name)
+        self.bar.update(self._task, description=printable(name))
 
     def fitted(self) -> None:
         """Counts one of the fits of a model as done."""

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,15 +14,17 @@ import platformdirs
 from numpy.typing import DTypeLike, NDArray
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.core.files import replacing
+from gel_lightning.core.files import regular_file, remove_leftovers, replacing
+from gel_lightning.core.records import KeptRecords, checksums, opened_records, record_type, write_records
 
 KEY_FILE = "key.json"
+OWN_FILE = rf"({re.escape(KEY_FILE)}|[0-9a-f]{{32}}\.npy)"
+"""Regular expression of the names of a store's files."""
 
 FLUSH_BYTES, FLUSH_SECONDS, FLUSH_SHARE = 64 * 2**20, 10.0, 0.1
-"""Rows are written down when there are so many bytes of them, or so long after the last time.
-
-The time grows with the whole, of which it is a share: each file that is written is one to keep open later.
-"""
+"""Rows are written when there are so many bytes of them, or after so many seconds, or this share of the time so far."""
+FEW_FILES = 16
+"""Small files are merged when there are more of them: each file of a store may have to be kept open."""
 
 
 def default_cache_dir() -> Path:
@@ -32,7 +33,7 @@ def default_cache_dir() -> Path:
 
 
 class StoredRows:
-    """The rows of some pictures in a store; they stay on disk, mapped into memory, until they are taken.
+    """The rows of some pictures in a store, which are read from disk each time that they are taken.
 
     Attributes:
         missing: which of the pictures have no row, [n].
@@ -40,26 +41,34 @@ class StoredRows:
     """
 
     def __init__(
-        self, files: list[NDArray[Any]], file: NDArray[np.intp], row: NDArray[np.intp], dtype: np.dtype[Any]
+        self,
+        files: Sequence[KeptRecords],
+        file: NDArray[np.intp],
+        row: NDArray[np.intp],
+        seconds: float,
+        dtype: np.dtype[Any],
     ) -> None:
-        self._rows = [records["row"] for records in files]
-        self._none = np.empty(0, dtype)["row"]
-        self._file, self._row = file, row
+        self._files, self._file, self._row, self._dtype = files, file.tolist(), row.tolist(), dtype
         self.missing: NDArray[np.bool_] = file < 0
-        self.seconds = float(sum(records["seconds"][row[file == f]].sum() for f, records in enumerate(files)))
+        self.seconds = seconds
 
     def take(self, indices: Sequence[int]) -> NDArray[Any]:
-        """Reads the rows of some pictures, [len(indices), length]; none of them may be missing."""
+        """Reads the rows of some pictures, [len(indices), length]; none of them may be missing.
+
+        Raises:
+            GelError: a file was cut short since it was looked through.
+        """
         assert not self.missing[np.asarray(indices, np.intp)].any()
-        return np.stack([self._rows[self._file[i]][self._row[i]] for i in indices]) if len(indices) else self._none
+        rows = bytearray().join([self._files[self._file[index]].row(self._row[index]) for index in indices])
+        return np.frombuffer(rows, self._dtype["row"].base).reshape(-1, *self._dtype["row"].shape)
 
 
 class Store:
     """Rows of one kind in one folder, in files that are never changed once they are written.
 
     A file holds any number of rows, each with the digest of its picture and a checksum of its own. A row that
-    is damaged, or in a file that is cut short, counts as missing, and is computed anew. Processes may read and
-    add at once: at worst a row is there twice. The files are NumPy's ``.npy``, which cannot hold code.
+    is damaged or cut off counts as missing, and is computed again. Small files are merged when rows are added.
+    Processes may read and add at once: at worst a row is there twice.
 
     Args:
         root: folder of all stores.
@@ -71,34 +80,34 @@ class Store:
     def __init__(self, root: Path, key: Mapping[str, Any], dtype: DTypeLike, length: int) -> None:
         self.key = dict(key)
         self.folder = root / _name(self.key)
-        numbers = np.dtype(dtype).newbyteorder("<")
-        self.dtype = np.dtype(
-            [("picture", "S32"), ("seconds", "<f4"), ("checksum", "<u4"), ("row", numbers, (length,))]
-        )
+        self.dtype = record_type(dtype, length)
 
     def find(self, digests: Sequence[bytes]) -> StoredRows:
         """Looks up the rows of pictures.
 
         Args:
             digests: the :func:`~gel_lightning.data.images.picture_digest` of each, n of them.
+
+        Raises:
+            OSError: there are more files than this process may have open.
         """
-        wanted = np.array(digests, dtype="S32")
+        wanted, places = np.unique(np.array(digests, dtype="S32"), return_inverse=True)
         file, row = np.full(len(wanted), -1, np.intp), np.full(len(wanted), -1, np.intp)
-        files: list[NDArray[Any]] = []
-        for records in self._files():
-            missing = np.flatnonzero(file < 0)
-            if not len(missing):
+        seconds = np.zeros(len(wanted))
+        files: list[KeptRecords] = []
+        for path in self._files():
+            if (file >= 0).all():
                 break
-            pictures = records["picture"]
-            order = np.argsort(pictures)
-            place = np.searchsorted(pictures, wanted[missing], sorter=order)
-            candidate = order[np.minimum(place, len(order) - 1)]
-            same = pictures[candidate] == wanted[missing]
-            same[same] = records["checksum"][candidate[same]] == _checksums(records, candidate[same])
-            file[missing[same]], row[missing[same]] = len(files), candidate[same]
-            if same.any():  # each that is kept is an open file
-                files.append(records)
-        return StoredRows(files, file, row, self.dtype)
+            with opened_records(path, self.dtype) as records_file:
+                for start, records in records_file.chunks() if records_file else ():
+                    found, candidate = _places(records["picture"], wanted, file < 0)
+                    whole = records["checksum"][candidate] == checksums(records, candidate)
+                    found, candidate = found[whole], candidate[whole]
+                    file[found], row[found] = len(files), start + candidate
+                    seconds[found] = records["seconds"][candidate]
+                if records_file and (file == len(files)).any():
+                    files.append(records_file.kept())
+        return StoredRows(files, file[places], row[places], float(seconds[places].sum()), self.dtype)
 
     @contextmanager
     def adding(self) -> Iterator[Callable[[Sequence[bytes], NDArray[Any]], None]]:
@@ -140,6 +149,8 @@ class Store:
                 write()
             raise
         write()
+        with suppress(OSError):  # where it cannot be merged, more files stay open
+            self._merge()
 
     def _write(self, digests: Sequence[bytes], rows: NDArray[Any], seconds: float) -> None:
         """Writes a file of rows that took a time to compute."""
@@ -147,7 +158,7 @@ class Store:
         records["picture"] = digests
         records["seconds"] = seconds / len(digests)
         records["row"] = rows
-        records["checksum"] = _checksums(records, np.arange(len(records)))
+        records["checksum"] = checksums(records, np.arange(len(records)))
         try:
             with suppress(FileNotFoundError):  # the folder was cleared meanwhile
                 return self._write_files(records)
@@ -163,20 +174,57 @@ class Store:
         if not (self.folder / KEY_FILE).exists():
             with replacing(self.folder / KEY_FILE) as text:
                 json.dump(self.key, text, indent=2, sort_keys=True)
-        content = records.tobytes()
-        name = hashlib.sha256(content).hexdigest()[:32]
-        with replacing(self.folder / f"{name}.npy", "wb") as file:
-            np.lib.format.write_array_header_2_0(file, np.lib.format.header_data_from_array_1_0(records))
-            file.write(content)  # NumPy's own writing does not say that the disk is full
+        write_records(self.folder, self.dtype, [records])
 
-    def _files(self) -> Iterator[NDArray[Any]]:
-        """The rows of each whole file, mapped into memory."""
-        for path in sorted(self.folder.glob("*.npy")):
-            records = None
-            with suppress(Exception):  # a damaged header makes NumPy raise nearly anything
-                records = np.asarray(np.lib.format.open_memmap(path, mode="r"))
-            if records is not None and records.dtype == self.dtype and records.ndim == 1 and len(records):
-                yield records
+    def _merge(self) -> None:
+        """Puts small files together where there are many, so that few have to be open later.
+
+        Each row is in a file at any time: the others are removed once the new one is there. So is what killed processes
+        have left. Where two processes merge at once, rows may be there twice until the next time.
+        """
+        sizes = {path: path.stat().st_size for path in self.folder.glob("*.npy") if path.is_file()}
+        large = max(FLUSH_BYTES, sum(sizes.values()) // (2 * FEW_FILES))
+        small = [path for path, size in sizes.items() if size < large]
+        remove_leftovers(self.folder, OWN_FILE)
+        if len(small) <= FEW_FILES:
+            return
+        merged: list[Path] = []
+        write_records(self.folder, self.dtype, self._each_once(sorted(small), merged))
+        for path in merged:
+            path.unlink(missing_ok=True)
+
+    def _each_once(self, paths: Sequence[Path], read: list[Path]) -> Iterator[NDArray[Any]]:
+        """Yields the whole rows of files, each picture's once, and appends the files to ``read``."""
+        seen: set[bytes] = set()
+        for path in paths:
+            with opened_records(path, self.dtype) as file:
+                for _, records in file.chunks() if file else ():
+                    whole = records["checksum"] == checksums(records, np.arange(len(records)))
+                    kept = []
+                    for i in np.flatnonzero(whole).tolist():
+                        picture = bytes(records["picture"][i])
+                        if picture not in seen:
+                            seen.add(picture)
+                            kept.append(i)
+                    yield records[kept]
+                if file:
+                    read.append(path)
+
+    def _files(self) -> Iterator[Path]:
+        """The files of rows, with those that appear while these are read: another process may merge them."""
+        seen: set[Path] = set()
+        while new := sorted(set(self.folder.glob("*.npy")) - seen):
+            seen.update(new)
+            yield from new
+
+
+def _places(
+    pictures: NDArray[Any], wanted: NDArray[Any], missing: NDArray[np.bool_]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Finds the wanted pictures, which are sorted, that are still missing: their places there and in ``pictures``."""
+    place = np.minimum(np.searchsorted(wanted, pictures), len(wanted) - 1)
+    candidate = np.flatnonzero((wanted[place] == pictures) & missing[place])
+    return place[candidate], candidate
 
 
 class Contents(NamedTuple):
@@ -217,8 +265,8 @@ def _stores(root: Path) -> list[Path]:
 
 def _own_files(folder: Path) -> list[Path]:
     """The files that a store has written; what a killed process has left of one is among them."""
-    own = re.compile(rf"(\.)?({re.escape(KEY_FILE)}|[0-9a-f]{{32}}\.npy)(?(1)\..*\.tmp)")
-    return [path for path in folder.glob("*") if own.fullmatch(path.name)]
+    own = re.compile(rf"(\.)?{OWN_FILE}(?(1)\..*\.tmp)")
+    return [path for path in folder.glob("*") if own.fullmatch(path.name) and path.is_file()]
 
 
 def _name(key: Mapping[str, Any]) -> str:
@@ -228,8 +276,8 @@ def _name(key: Mapping[str, Any]) -> str:
 
 def _contents(folder: Path) -> Contents:
     key: dict[str, Any] = {}
-    with suppress(ValueError, OSError):
-        found = json.loads((folder / KEY_FILE).read_bytes())
+    with suppress(ValueError, OSError, GelError):
+        found = json.loads(regular_file(folder / KEY_FILE).read_bytes())
         if _name(found) == folder.name:  # else it is damaged, or no key
             key = found
     rows = size = 0
@@ -237,13 +285,6 @@ def _contents(folder: Path) -> Contents:
         with suppress(FileNotFoundError):  # another process is clearing
             size += path.stat().st_size
         if path.suffix == ".npy":
-            with suppress(Exception):  # damaged
-                rows += len(np.lib.format.open_memmap(path, mode="r"))
+            with opened_records(path) as records:
+                rows += records.count if records else 0
     return Contents(folder, key, rows, size)
-
-
-def _checksums(records: NDArray[Any], indices: NDArray[np.intp]) -> NDArray[np.uint32]:
-    """CRC-32 of some records, each without its checksum: the four bytes from the 36th on."""
-    data, size = memoryview(records.view(np.uint8).reshape(-1).data), records.dtype.itemsize
-    starts = (indices * size).tolist()
-    return np.array([zlib.crc32(data[i + 40 : i + size], zlib.crc32(data[i : i + 36])) for i in starts], np.uint32)

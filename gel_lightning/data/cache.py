@@ -13,7 +13,7 @@ from torch import Tensor
 from gel_lightning.core.store import Store
 from gel_lightning.data.images import DECODING, PictureError, picture_digest, read_with_digest
 from gel_lightning.data.reading import in_threads
-from gel_lightning.data.splits import hash_picture
+from gel_lightning.data.splits import HASHES, hash_picture
 
 Result = TypeVar("Result")
 
@@ -46,11 +46,11 @@ class PictureCache:
         self._read(paths)
         return _all_read([self._digests[path] for path in paths])
 
-    def hashes(self, paths: Sequence[Path]) -> list[int | PictureError]:
+    def hashes(self, paths: Sequence[Path]) -> list[tuple[int, ...] | PictureError]:
         """Finds perceptual hashes, as :func:`~gel_lightning.data.splits.hash_pictures` does."""
         key = {"kind": "hashes", "decoding": DECODING, "imagehash": version("imagehash")}
-        rows = self._rows(Store(self.root, key, np.uint64, 1), paths, hash_picture)
-        return [row if isinstance(row, PictureError) else int(row[0]) for row in rows]
+        rows = self._rows(Store(self.root, key, np.uint64, HASHES), paths, hash_picture)
+        return [row if isinstance(row, PictureError) else tuple(row.tolist()) for row in rows]
 
     def thumbnails(self, paths: Sequence[Path]) -> Tensor:
         """Finds small versions of pictures.
@@ -91,7 +91,7 @@ class PictureCache:
                     failed[path] = result
                 else:
                     row, self._digests[path] = result
-                    rows[path] = np.reshape(row, -1)
+                    rows[path] = np.asarray(row, store.dtype["row"].base).reshape(-1)
                     add([result[1]], rows[path][None])
         return [failed[path] if path in failed else rows[path] for path in paths]
 
@@ -114,12 +114,12 @@ def _digest(path: Path) -> bytes | PictureError:
     try:
         return picture_digest(path)
     except PictureError as error:
-        return error
+        return error.to_keep()
 
 
 def _thumbnail(path: Path) -> tuple[ArrayLike, bytes] | PictureError:
     try:
         picture, digest = read_with_digest(path)
     except PictureError as error:
-        return error
+        return error.to_keep()
     return np.asarray(picture.resize((THUMBNAIL, THUMBNAIL))), digest

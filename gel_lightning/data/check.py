@@ -6,16 +6,17 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from gel_lightning.data.folders import is_picture, read_class_folders, visible_files
-from gel_lightning.data.images import PictureError, PictureHeader, describe_picture
-from gel_lightning.data.splits import hash_pictures, near_duplicate_groups, repeated_groups
+from gel_lightning.core.text import printable
+from gel_lightning.data.folders import folder_notes, read_class_folders
+from gel_lightning.data.formats import PictureHeader
+from gel_lightning.data.images import PictureError, describe_picture
+from gel_lightning.data.splits import hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
 
 MAX_GROUPS = 100
-"""The most groups of near-identical pictures that are listed."""
+"""The most groups of near-identical pictures, or pictures of several pages, that are listed."""
 
 MAX_NAMES = 6
 """The most pictures of a group that are named."""
@@ -25,7 +26,7 @@ class _Picture(NamedTuple):
     name: str  # its path below the folder, as it is printed
     label: int
     header: PictureHeader
-    hash: int
+    hashes: tuple[int, ...]
 
 
 class _Folder(NamedTuple):
@@ -33,6 +34,7 @@ class _Folder(NamedTuple):
     class_names: list[str]
     pictures: list[_Picture]  # those that can be read
     errors: list[PictureError]  # of the others
+    notes: list[str]  # on what else there is
 
 
 def check(train_dir: str | Path, test_dir: str | Path | None = None) -> int:
@@ -64,19 +66,20 @@ def check(train_dir: str | Path, test_dir: str | Path | None = None) -> int:
 
 
 def _read(path: Path, class_names: Sequence[str] | None = None) -> _Folder:
-    paths, labels, names = read_class_folders(path, class_names)
+    found = read_class_folders(path, class_names, every_class=False)
+    paths, labels, names = found[:3]
     pictures, errors = [], []
     for picture, label, result in zip(paths, labels, hash_pictures(paths), strict=True):
         if isinstance(result, PictureError):
             errors.append(result)
         else:
-            name = _printable(picture.relative_to(path))
+            name = printable(picture.relative_to(path))
             pictures.append(_Picture(name, label, describe_picture(picture), result))
-    return _Folder(path, [_printable(name) for name in names], pictures, errors)
+    return _Folder(path, [printable(name) for name in names], pictures, errors, folder_notes(path, found))
 
 
 def _print_contents(console: Console, folder: _Folder) -> None:
-    console.out(f"{_printable(folder.path)}: {_number(folder.pictures, 'readable picture')}\n")
+    console.out(f"{printable(folder.path)}: {_number(folder.pictures, 'readable picture')}\n")
     sizes = Table("class", "pictures", "width", "height", box=None)
     for label, name in enumerate(folder.class_names):
         headers = [picture.header for picture in folder.pictures if picture.label == label]
@@ -85,17 +88,23 @@ def _print_contents(console: Console, folder: _Folder) -> None:
     console.print(sizes, "", sep="\n")
 
     # Class by class: a classifier may learn a format that only one class has, and not what a gel looks like.
-    counts = Counter((header.format, header.mode, label) for _, label, header, _ in folder.pictures)
-    kinds = Table("format", "Pillow mode", *folder.class_names, box=None)
+    counts = Counter((header.format, header.pixels, label) for _, label, header, _ in folder.pictures)
+    kinds = Table("format", "pixels", *folder.class_names, box=None)
     for file_format, mode in sorted({(file_format, mode) for file_format, mode, _ in counts}):
         in_classes = (counts[file_format, mode, label] for label in range(len(folder.class_names)))
         kinds.add_row(file_format, mode, *map(str, in_classes))
     console.print(kinds, "", sep="\n")
 
-    others = Counter(file.suffix.lower() for file in visible_files(folder.path) if not is_picture(file))
-    if others:
-        suffixes = ", ".join(f"{count} {suffix or 'with none'}" for suffix, count in others.most_common())
-        console.out(f"Files left out for their suffix: {_printable(suffixes)}.\n")
+    several = [picture for picture in folder.pictures if picture.header.pages > 1]
+    if several:
+        console.out(f"{_number(several, 'picture')} of several pages or frames, of which one is read:")
+        for picture in several[:MAX_GROUPS]:
+            console.out(f"  {picture.name}: page {picture.header.page} of {picture.header.pages}")
+        if len(several) > MAX_GROUPS:
+            console.out(f"  ... and {len(several) - MAX_GROUPS} more")
+        console.out("")
+    for note in folder.notes:
+        console.out(f"{printable(note)}.\n")
 
 
 def _print_unreadable(console: Console, folder: _Folder) -> None:
@@ -104,13 +113,13 @@ def _print_unreadable(console: Console, folder: _Folder) -> None:
         return
     console.out(f"{_number(folder.errors, 'unreadable picture')}, to remove or replace:")
     for error in folder.errors:
-        console.out(f"  {_printable(error)}")
+        console.out(f"  {printable(error)}")
     console.out("")
 
 
 def _print_near_identical(console: Console, folder: _Folder) -> None:
     groups = [[[folder.pictures[index] for index in group]] for group in _near_identical(folder.pictures)]
-    _print_groups(console, f"near-identical pictures in {_printable(folder.path)}", ["pictures"], groups)
+    _print_groups(console, f"near-identical pictures in {printable(folder.path)}", ["pictures"], groups)
 
 
 def _print_shared(console: Console, train: _Folder, test: _Folder) -> None:
@@ -125,13 +134,13 @@ def _print_shared(console: Console, train: _Folder, test: _Folder) -> None:
     ]
     if groups:
         console.out("A test picture that was trained on proves nothing; to remove from one of the two:")
-    what = f"near-identical pictures across {_printable(train.path)} and {_printable(test.path)}"
+    what = f"near-identical pictures across {printable(train.path)} and {printable(test.path)}"
     _print_groups(console, what, ["training", "test"], groups)
 
 
 def _near_identical(pictures: list[_Picture]) -> list[list[int]]:
     """Finds the groups of two or more, each as indices in ascending order."""
-    return repeated_groups(near_duplicate_groups(np.array([picture.hash for picture in pictures], dtype=np.uint64)))
+    return repeated_groups(near_duplicate_groups(picture_hashes([picture.hashes for picture in pictures])))
 
 
 def _print_groups(console: Console, what: str, columns: list[str], groups: list[list[list[_Picture]]]) -> None:
@@ -167,8 +176,3 @@ def _range(values: list[int]) -> str:
 
 def _number(things: Sequence[object], name: str) -> str:
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
-
-
-def _printable(text: object) -> str:
-    """Escapes what would break a line, move the cursor, or not be text at all in a file's name."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,15 +17,23 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, check_range
 from gel_lightning.core.store import default_cache_dir
 from gel_lightning.core.xla import PaddedBatches, on_xla
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import Augmentation, FeatureDataset, PictureDataset, UnlabelledDataset, ViewSampler
 from gel_lightning.data.drawn import draw_data_set
-from gel_lightning.data.folders import LabelledPictures, find_pictures, read_class_folders
+from gel_lightning.data.folders import (
+    DEFAULT_CLASSES,
+    LabelledPictures,
+    class_folders,
+    find_pictures,
+    folder_notes,
+    read_class_folders,
+)
 from gel_lightning.data.originals import download_originals
 from gel_lightning.data.splits import (
+    HASHES,
     hash_pictures,
     near_duplicate_groups,
     picture_hashes,
@@ -35,8 +43,21 @@ from gel_lightning.data.splits import (
 )
 from gel_lightning.features.extraction import find_features
 
+Number = TypeVar("Number", int, float)
+
 DATA_ROOT = Path("data/gel_electrophoresis")
 DRAWN_ROOT = Path("data/drawn")
+MAX_SIDE = 1024
+"""Pixels a side to which pictures are resized, at most: larger ones take gigabytes a batch."""
+MOST = {
+    "batch_size": 1_000_000,
+    "image_size": MAX_SIDE,
+    "num_workers": 1024,
+    "views": 1000,
+    "val_fraction": 1,
+    "test_fraction": 1,
+}
+"""The largest values of settings: beyond them memory or time would run out before anything is trained."""
 SPLIT = ("seed", "val_fraction", "test_fraction")  # what the parts depend on, besides the pictures
 
 
@@ -49,8 +70,8 @@ class GelDataModule(LightningDataModule):
     Args:
         train_dir: folder of class folders, for training and validation. None takes
             data/gel_electrophoresis/dataset, and downloads the 92 original pictures if it is absent.
-        test_dir: folder of class folders, for testing. None takes the originals' test pictures with the
-            originals, and else splits a test part off train_dir.
+        test_dir: folder of class folders, for testing; some classes may be absent. None takes the originals' test
+            pictures with the originals, and else splits a test part off train_dir.
         predict_dir: a picture, or a folder of any depth, to be classified.
         drawn: draws gels and look-alikes in data/drawn instead of downloading, for use with no network.
         batch_size: pictures a batch.
@@ -92,19 +113,36 @@ class GelDataModule(LightningDataModule):
         self.predict_dir = _path(predict_dir)
         self.root = DRAWN_ROOT if drawn else DATA_ROOT
         self.drawn = drawn
-        self.batch_size = _at_least(1, "batch_size", batch_size)
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.image_size = _at_least(1, "image_size", image_size)
+        self.batch_size = _in_range("batch_size", batch_size, 1)
+        self.val_fraction = _in_range("val_fraction", val_fraction, 0)
+        self.test_fraction = _in_range("test_fraction", test_fraction, 0)
+        self.image_size = _in_range("image_size", image_size, 1)
         workers = min(4, suggested_max_num_workers(1)) if num_workers is None else num_workers
-        self.num_workers = _at_least(0, "num_workers", workers)
+        self.num_workers = _in_range("num_workers", workers, 0)
         self.cache = PictureCache(_path(cache_dir) or default_cache_dir()) if cache_features else None
-        self.views = _at_least(1, "views", views)
+        self.views = _in_range("views", views, 1)
         self.augmentation = augmentation
         self.seed = seed
         self.parts: dict[str, LabelledPictures] = {}
-        self._known: dict[Path, np.uint64] = {}
-        self.class_names: tuple[str, ...] | None = None
+        self.notes: list[str] = []
+        self._known: dict[Path, NDArray[np.uint64]] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels.
+
+        Before ``setup`` those of the class folders of ``train_dir``, of which no picture is read; gel and not_gel
+        while the default pictures are absent.
+
+        Raises:
+            GelError: a folder that is absent or has fewer than two class folders.
+        """
+        for pictures in self.parts.values():
+            return tuple(pictures.class_names)
+        folder = self.train_dir or self.root / "dataset"
+        if self.train_dir is None and not folder.exists():
+            return DEFAULT_CLASSES
+        return tuple(class_folders(folder))
 
     @property
     def train_class_counts(self) -> list[int]:
@@ -142,15 +180,17 @@ class GelDataModule(LightningDataModule):
         if stage == "predict":
             if self.predict_dir is None:
                 raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
-            self.predict_paths = find_pictures(self.predict_dir)
+            found = find_pictures(self.predict_dir)
+            self.predict_paths = found.paths
+            self.notes = folder_notes(self.predict_dir, found)
         elif stage == "test" and self.test_dir is not None and not self.parts:
-            test = read_class_folders(self.test_dir)
+            model: Any = self.trainer.lightning_module if self.trainer else None
+            test = read_class_folders(self.test_dir, getattr(model, "class_names", None), every_class=False)
+            self.notes = folder_notes(self.test_dir, test)
             self._hashes(test.paths)  # names all unreadable pictures at once
             self.parts = {"test": test}
-            self.class_names = tuple(test.class_names)
         elif "train" not in self.parts:
             self.parts = self._split()
-            self.class_names = tuple(self.parts["train"].class_names)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training pictures, in an order and in views that depend on the seed and the epoch alone."""
@@ -266,7 +306,7 @@ class GelDataModule(LightningDataModule):
         return [[paths[i] for i in group] for group in repeated_groups(near_duplicate_groups(self._hashes(paths)))]
 
     def _hashes(self, paths: Sequence[Path]) -> NDArray[np.uint64]:
-        """The perceptual hash of each picture, read once, by one of the processes if they can keep it."""
+        """The perceptual hashes of pictures, [n, HASHES]; several processes that can keep them share the reading."""
         new = [path for path in paths if path not in self._known]
         trainer = self.trainer
         if new and self.cache and trainer and trainer.world_size > 1:
@@ -276,16 +316,18 @@ class GelDataModule(LightningDataModule):
                 trainer.strategy.barrier()
         hashes = picture_hashes(self.cache.hashes(new) if self.cache else hash_pictures(new))
         self._known.update(zip(new, hashes, strict=True))
-        return np.array([self._known[path] for path in paths], np.uint64)
+        return np.array([self._known[path] for path in paths], np.uint64).reshape(-1, HASHES)
 
     def _split(self) -> dict[str, LabelledPictures]:
         """Parts ``train``, ``val`` and ``test``, from one folder or two."""
-        pictures = read_class_folders(self.train_dir or self.root / "dataset")
+        train_dir = self.train_dir or self.root / "dataset"
+        pictures = read_class_folders(train_dir)
         default_test = self.root / "test_images"
         test_dir = self.test_dir
         if test_dir is None and self.train_dir is None and default_test.exists():
             test_dir = default_test
-        test = read_class_folders(test_dir, pictures.class_names) if test_dir else None
+        test = read_class_folders(test_dir, pictures.class_names, every_class=False) if test_dir else None
+        self.notes = folder_notes(train_dir, pictures) + (folder_notes(test_dir, test) if test_dir and test else [])
         hashes = self._hashes([*pictures.paths, *(test.paths if test else [])])
         labels = np.array(pictures.labels)
         groups = near_duplicate_groups(hashes[: len(labels)])
@@ -314,7 +356,6 @@ def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value).expanduser()
 
 
-def _at_least(least: int, name: str, value: int) -> int:
-    if value < least:
-        raise GelError(f"{name} is {value}; give a whole number of at least {least} (--data.{name})")
+def _in_range(name: str, value: Number, least: int) -> Number:
+    check_range(f"--data.{name}", value, least, MOST[name])
     return value

@@ -11,26 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
-from torchvision.transforms import v2
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.store import StoredRows
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.folders import LabelledPictures
 from gel_lightning.data.images import PictureError, read_picture, read_with_digest
+from gel_lightning.data.resizing import resized
 
 
-def picture_transform(image_size: int) -> v2.Transform:
-    """Makes the transform from a grey PIL picture to bytes from 0 to 255, shape ``[1, image_size, image_size]``."""
-    return v2.Compose([v2.Resize((image_size, image_size)), v2.PILToTensor()])
-
-
-def unit_values(pictures: Tensor) -> Tensor:
-    """Turns bytes into values in [0, 1]; leaves what are such values already."""
-    values: Tensor = v2.functional.to_dtype(pictures, torch.float32, scale=True)
-    return values
+def picture_values(picture: Image.Image, image_size: int) -> Tensor:
+    """Resizes a grey picture to what networks take: values in [0, 1], shape ``[1, image_size, image_size]``."""
+    return torch.from_numpy(resized(picture, image_size))[None]
 
 
 class Augmentation:
@@ -106,7 +101,6 @@ class PictureDataset(Dataset[tuple[Tensor, int, int]]):
         self.paths = pictures.paths
         self.labels = pictures.labels
         self.image_size = image_size
-        self.transform = picture_transform(image_size)
         self.augmentation = augmentation
         self.cache = cache
 
@@ -115,19 +109,15 @@ class PictureDataset(Dataset[tuple[Tensor, int, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         place = index % len(self)
-        return unit_values(self.decode(index)[0]), self.labels[place], place
+        return self.decode(index)[0], self.labels[place], place
 
     def decode(self, index: int) -> tuple[Tensor, bytes]:
-        """Reads the picture of an item, with the digest of the file that it was read from.
-
-        A picture itself comes as bytes, which are a quarter of what :func:`unit_values` makes of them and so reach a
-        device sooner; its other views come as values in [0, 1].
-        """
+        """Reads the picture of an item, with the digest of the file that it was read from."""
         view, place = divmod(index, len(self))
         grey, digest = read_with_digest(self.paths[place])
-        picture: Tensor = self.transform(grey)
+        picture = picture_values(grey, self.image_size)
         if view and self.augmentation:
-            picture = self.augmentation(unit_values(picture), digest, view)
+            picture = self.augmentation(picture, digest, view)
         return picture, digest
 
     def thumbnails(self, indices: Sequence[int]) -> Tensor:
@@ -215,7 +205,6 @@ class UnlabelledDataset(Dataset[tuple[Tensor, str, str]]):
     def __init__(self, paths: Sequence[Path], image_size: int) -> None:
         self.paths = paths
         self.image_size = image_size
-        self.transform = picture_transform(image_size)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -223,6 +212,6 @@ class UnlabelledDataset(Dataset[tuple[Tensor, str, str]]):
     def __getitem__(self, index: int) -> tuple[Tensor, str, str]:
         path = self.paths[index]
         try:
-            return unit_values(self.transform(read_picture(path))), str(path), ""
+            return picture_values(read_picture(path), self.image_size), str(path), ""
         except PictureError as error:
             return torch.zeros(1, self.image_size, self.image_size), str(path), error.reason

@@ -2,12 +2,46 @@
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.data.images import IMAGE_SUFFIXES
+from gel_lightning.core.files import FORMULA_STARTS
+from gel_lightning.core.text import printable
+from gel_lightning.data.images import IMAGE_SUFFIXES, starts_as_picture
+
+UNREAD_SUFFIXES = frozenset(
+    {
+        *(".1sc", ".ai", ".arw", ".cr2", ".czi", ".dcm", ".dng", ".emf", ".eps", ".ico", ".jls", ".jxl", ".jxr"),
+        *(".lif", ".nd2", ".nef", ".oib", ".pbm", ".pcx", ".pdf", ".pgm", ".pnm", ".ppm", ".psd", ".scn", ".svg"),
+        *(".tga", ".vsi", ".wmf", ".xcf"),
+    }
+)
+"""Suffixes of other pictures: :func:`find_pictures` takes them, so that each gets a row with why it is not read."""
+
+CLUTTER = frozenset({"@eadir", "__macosx", "$recycle.bin", "thumbs.db", "desktop.ini"})
+"""Names, in lower case, of folders and files that systems add unasked."""
+
+_NONE_LEFT_OUT: Mapping[str, int] = MappingProxyType({})
+
+
+class FoundPictures(NamedTuple):
+    """The pictures at any depth below a folder.
+
+    Attributes:
+        paths: the picture files, in the order of their paths.
+        left_out: number of other files by their suffix in lower case; "" is none.
+    """
+
+    paths: list[Path]
+    left_out: Mapping[str, int] = _NONE_LEFT_OUT
+
+
+DEFAULT_CLASSES = ("gel", "not_gel")
+"""Of the default pictures, and of a classifier that is told no others."""
 
 
 class LabelledPictures(NamedTuple):
@@ -17,61 +51,122 @@ class LabelledPictures(NamedTuple):
         paths: the picture files, n of them.
         labels: the index into ``class_names`` of each.
         class_names: the names of the class folders.
+        left_out: number of other files in and beside the class folders, by their suffix in lower case; "" is none.
+        shared: names of folders that all class folders have in them, where they all hold pictures.
     """
 
     paths: list[Path]
     labels: list[int]
     class_names: list[str]
+    left_out: Mapping[str, int] = _NONE_LEFT_OUT
+    shared: tuple[str, ...] = ()
 
 
-def read_class_folders(folder: str | Path, class_names: Sequence[str] | None = None) -> LabelledPictures:
+def read_class_folders(
+    folder: str | Path, class_names: Sequence[str] | None = None, every_class: bool = True
+) -> LabelledPictures:
     """Lists the pictures of a folder that has one sub-folder a class.
 
-    A class has the pictures at any depth below its folder, in the order of their paths. Hidden files and
-    folders are ignored, and files without one of :data:`~gel_lightning.data.images.IMAGE_SUFFIXES`. A picture
-    that lies beside the class folders has no class: that is an error, since it would be lost unseen.
+    A class has the pictures at any depth below its folder, in the order of their paths. Pictures are files with one of
+    :data:`~gel_lightning.data.images.IMAGE_SUFFIXES`, and those with no suffix that begin as a picture does. Hidden
+    files and folders and :data:`CLUTTER` are ignored. A picture that lies beside the class folders has no class: that
+    is an error, since it would be lost unseen.
 
     Args:
         folder: the folder.
         class_names: the classes there must be, in the order of their labels; from the folder itself, in
             alphabetical order, if not given.
+        every_class: False lets some of ``class_names`` be absent, as in a folder of pictures to test on.
 
     Raises:
         GelError: there is no such folder, it has fewer than two class folders or not those of
-            ``class_names``, a class is empty, or a picture lies beside the class folders.
+            ``class_names``, a class is empty or has a name that a spreadsheet would take for a formula, or a picture
+            lies beside the class folders.
     """
     folder = Path(folder)
-    if not _is_folder(folder):
-        raise GelError(f"{folder}: is a file, not a folder: name the folder that holds the class folders")
-    _, subfolders, files = next(os.walk(folder, onerror=_stop))
-    found = sorted(name for name in subfolders if not _is_hidden(name))
-    _check_classes(folder, found, class_names)
-    if loose := sorted(name for name in files if not _is_hidden(name) and is_picture(Path(name))):
+    found, files = _listing(folder)
+    _check_classes(folder, list(found), class_names, every_class)
+    beside = sorted(folder / name for name in files if not _is_hidden(name))
+    if loose := [path.name for path in beside if is_picture(path)]:
         raise GelError(f"{folder}: {_listed(loose)} beside the class folders: move each into the folder of its class")
 
     names = list(class_names or found)
-    pictures = [(path, label) for label, name in enumerate(names) for path in _class_pictures(folder / name)]
-    return LabelledPictures([path for path, _ in pictures], [label for _, label in pictures], names)
+    folders = {label: folder / found[name] for label, name in enumerate(names) if name in found}
+    classes = {label: _class_pictures(place) for label, place in folders.items()}
+    return LabelledPictures(
+        [path for pictures in classes.values() for path in pictures.paths],
+        [label for label, pictures in classes.items() for _ in pictures.paths],
+        names,
+        sum((Counter(found.left_out) for found in classes.values()), Counter(path.suffix.lower() for path in beside)),
+        _shared_folders(list(folders.values()), list(classes.values())),
+    )
 
 
-def find_pictures(path: str | Path) -> list[Path]:
+def class_folders(folder: str | Path) -> list[str]:
+    """Lists the names of the class folders of a folder, without a look into them.
+
+    Raises:
+        GelError: there is no such folder, or it has fewer than two class folders.
+    """
+    folder = Path(folder)
+    found, _ = _listing(folder)
+    _check_classes(folder, list(found))
+    return list(found)
+
+
+def folder_notes(folder: str | Path, found: FoundPictures | LabelledPictures) -> list[str]:
+    """Says what a person should know of the pictures found in a folder: a line for each such thing."""
+    notes = []
+    if found.left_out:
+        count = sum(found.left_out.values())
+        by_suffix = sorted(found.left_out.items(), key=lambda item: (-item[1], item[0]))
+        kinds = ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in by_suffix)
+        notes.append(f"{folder}: {count} {'file' if count == 1 else 'files'} left out, not taken for pictures: {kinds}")
+    if isinstance(found, LabelledPictures) and found.shared:
+        notes.append(
+            f"{folder}: the class folders {', '.join(map(shown_name, found.class_names))} all have the folders "
+            f"{', '.join(map(shown_name, found.shared))} in them. If those are the classes, name one of the two as "
+            "train_dir and the other as test_dir"
+        )
+    return notes
+
+
+def shown_name(name: str) -> str:
+    """A name as messages have it: quoted where it begins or ends with a space."""
+    return name if name == name.strip() else repr(name)
+
+
+def find_pictures(path: str | Path) -> FoundPictures:
     """Lists the pictures to predict on.
 
     Args:
         path: a file, whatever its suffix, or a folder with pictures at any depth.
 
     Returns:
-        The file, or the folder's pictures in the order of their paths.
+        The file, or the folder's pictures, with those of :data:`UNREAD_SUFFIXES`.
 
     Raises:
         GelError: there is no such file or folder, or no picture in the folder.
     """
     path = Path(path)
     if not _is_folder(path):
-        return [path]
-    if pictures := [file for file in visible_files(path) if is_picture(file)]:
-        return pictures
+        return FoundPictures([path])
+    if (found := _pictures(path, UNREAD_SUFFIXES)).paths:
+        return found
     raise GelError(f"{path}: no picture in it or below it ({_suffixes()}): put pictures in or name another")
+
+
+def left_out_notes(folder: str | Path) -> list[str]:
+    """Says in a line which files of a folder :func:`find_pictures` leaves out; nothing if there are none."""
+    if not _is_folder(Path(folder)):
+        return []
+    left_out = Counter(file.suffix.lower() for file in visible_files(Path(folder)) if not is_picture(file))
+    if not left_out:
+        return []
+    count = sum(left_out.values())
+    by_suffix = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    kinds = ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in by_suffix)
+    return [f"{folder}: {count} {'file' if count == 1 else 'files'} left out, not taken for pictures: {kinds}"]
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -86,8 +181,28 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def is_picture(path: Path) -> bool:
-    """Tells by its suffix whether a file in a folder is taken as a picture."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    """Tells by its suffix, or by its first bytes if it has none, whether a file in a folder is taken as a picture."""
+    return path.suffix.lower() in IMAGE_SUFFIXES if path.suffix else starts_as_picture(path)
+
+
+def _pictures(folder: Path, more_suffixes: frozenset[str] = frozenset()) -> FoundPictures:
+    paths, left_out = [], Counter[str]()
+    for path in visible_files(folder):
+        if is_picture(path) or path.suffix.lower() in more_suffixes:
+            paths.append(path)
+        else:
+            left_out[path.suffix.lower()] += 1
+    return FoundPictures(paths, left_out)
+
+
+def _shared_folders(folders: Sequence[Path], classes: Sequence[FoundPictures]) -> tuple[str, ...]:
+    """The names of folders with pictures, if each of some folders has the same two or more and no other pictures."""
+    below = [
+        {path.relative_to(folder).parts[0] if path.parent != folder else "" for path in pictures.paths}
+        for folder, pictures in zip(folders, classes, strict=True)
+    ]
+    same = len(below[0]) > 1 and "" not in below[0] and all(names == below[0] for names in below)
+    return tuple(sorted(below[0])) if same else ()
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -105,13 +220,21 @@ def _stop(error: OSError) -> None:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+    return name.startswith(".") or name.lower() in CLUTTER
 
 
-def _class_pictures(folder: Path) -> list[Path]:
-    if pictures := [path for path in visible_files(folder) if is_picture(path)]:
-        return pictures
+def _class_pictures(folder: Path) -> FoundPictures:
+    if (found := _pictures(folder)).paths:
+        return found
     raise GelError(f"{folder}: no picture in this class folder ({_suffixes()}): put pictures in or remove the folder")
+
+
+def _listing(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The class folders of a folder by their class names, sorted, and the names of the files beside them."""
+    if not _is_folder(folder):
+        raise GelError(f"{folder}: is a file, not a folder: name the folder that holds the class folders")
+    _, subfolders, files = next(os.walk(folder, onerror=_stop))
+    return {printable(name): name for name in sorted(subfolders) if not _is_hidden(name)}, files
 
 
 def _is_folder(path: Path) -> bool:
@@ -121,15 +244,22 @@ def _is_folder(path: Path) -> bool:
         raise GelError(f"{path}: cannot be opened ({error.strerror}): check the path") from error
 
 
-def _check_classes(folder: Path, found: list[str], class_names: Sequence[str] | None) -> None:
-    if class_names is not None and set(found) != set(class_names):
-        missing = ", ".join(sorted(set(class_names) - set(found))) or "none"
-        extra = ", ".join(sorted(set(found) - set(class_names))) or "none"
-        raise GelError(
-            f"{folder}: its class folders are not those of the training pictures "
-            f"(missing: {missing}; extra: {extra}): make, remove or rename them"
-        )
-    if len(found) < 2:
+def _check_classes(
+    folder: Path, found: list[str], class_names: Sequence[str] | None = None, every_class: bool = True
+) -> None:
+    if formulas := [name for name in found if name.startswith(FORMULA_STARTS)]:
+        raise GelError(f"{folder / formulas[0]}: a spreadsheet would take this class for a formula: rename the folder")
+    if class_names is not None:
+        missing, extra = sorted(set(class_names) - set(found)), sorted(set(found) - set(class_names))
+        if extra or (missing and every_class) or not found:
+            own, expected, missing_names, extra_names = (
+                ", ".join(map(shown_name, names)) or "none" for names in (found, class_names, missing, extra)
+            )
+            raise GelError(
+                f"{folder}: its class folders are {own}, those of the training pictures {expected} "
+                f"(missing: {missing_names}; extra: {extra_names}): make, remove or rename them"
+            )
+    elif len(found) < 2:
         names = f"only the class folder {found[0]}" if found else "no class folders"
         raise GelError(
             f"{folder}: has {names}: give each class a folder of its own, for example {folder / 'gel'} "

@@ -1,42 +1,51 @@
-"""Any picture file a lab has -> one 8-bit grey picture; the only place that decodes."""
+"""Any picture file a lab has -> one 8-bit grey picture; the only place that opens pictures.
 
+Memory: one picture takes at most 2 GiB while it is decoded, and those that all threads of a process decode at a time at
+most 3 GiB. Files and pictures beyond the limits below are refused, by their size on disk and by their header, before
+anything is decoded; those above :data:`LARGE` are decoded one at a time.
+"""
+
+import ctypes
 import hashlib
 import logging
 import re
 import stat
-import struct
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
-import numpy as np
-import PIL
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import OUT_OF_FILES, GelError
+from gel_lightning.data.formats import MAX_BYTES, Opened, PictureHeader, RefusedError, is_picture_start, open_picture
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""Pillow's names of the formats that are read. Its others are left out: one runs Ghostscript."""
-
-# A .gel file is the TIFF of a Typhoon or Storm scanner.
-IMAGE_SUFFIXES = frozenset({".bmp", ".gel", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+# A .gel file is the TIFF of a Typhoon or Storm scanner; .tf8 and .btf are BigTIFF.
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(".avif", ".bmp", ".btf", ".dib", ".gel", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe"),
+        *(".jpeg", ".jpg", ".jpx", ".jpf", ".png", ".tf8", ".tif", ".tiff", ".webp"),
+    }
+)
 """Suffixes, in lower case, of the files in a folder that are taken as pictures."""
 
 MAX_PIXELS = 1024**3 // 4 // 3
 """Width times height above which a picture is refused: 89,478,485, Pillow's own limit (256 MiB of RGB)."""
 
-DECODING = f"1, Pillow {PIL.__version__}"
+MAX_SIDE = 2**16 - 1
+"""Width or height above which a picture is refused."""
+
+LARGE = 2**26
+"""Bytes, on disk or decoded, above which pictures are decoded one at a time."""
+
+_DECODERS = ("pillow", "tifffile", "imagecodecs", "pillow-heif")
+DECODING = "2, " + ", ".join(f"{name} {version(name)}" for name in _DECODERS)
 """What the grey values depend on besides a file's content; the number is raised when decoding here changes."""
 
-_PHOTOMETRIC_INTERPRETATION = 262
-_SAMPLE_FORMAT = 339
-_MIN_IS_WHITE, _MIN_IS_BLACK = 0, 1
-_UNSIGNED = (1,)
-_OPAQUE = [0] * 255 + [255]  # alpha to whether it is opaque, as a table for Image.point
+_LARGE_LOCK = threading.RLock()
 
 # Pillow logs an error for some damaged TIFFs; with no handler at all Python would print it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -59,36 +68,26 @@ class PictureError(GelError):
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
 
-
-class PictureHeader(NamedTuple):
-    """What a picture file says of itself.
-
-    Attributes:
-        width: pixels a row, as stored.
-        height: rows, as stored.
-        mode: Pillow's name of the pixel type, for example ``"L"`` or ``"I;16"``.
-        format: Pillow's name of the file format, for example ``"TIFF"``.
-    """
-
-    width: int
-    height: int
-    mode: str
-    format: str
+    def to_keep(self) -> "PictureError":
+        """The error without its traceback, which would keep the file's content in memory."""
+        self.__cause__ = self.__context__ = self.__traceback__ = None
+        return self
 
 
 def read_picture(path: str | Path) -> Image.Image:
-    """Reads a picture file of any kind in :data:`FORMATS` as 8-bit grey.
+    """Reads a picture file of any of :data:`~gel_lightning.data.formats.FORMATS` as 8-bit grey.
 
-    - The format is found from the content; of several pages or frames the first is read.
+    - The format is found from the content. Of several pages or frames the first is read, and of a TIFF the first that
+      is no thumbnail; :func:`describe_picture` tells which.
     - EXIF orientation is applied.
     - Colour becomes ITU-R 601-2 luma, as :meth:`PIL.Image.Image.convert` has it.
     - What is transparent becomes white: the page that such figures and plots are drawn for. On black, dark
       lettering would vanish. An outermost row or column that is nowhere opaque is cut off: it is what is
-      left of cropping in an office program, and would be a bright edge on a gel.
-    - 8-bit pictures keep their values. Grey of 16 or 32 bits or of floats is scaled by its own least and
-      greatest value to 0 .. 255, since a 12-bit camera leaves most of a 16-bit file's range empty; a
-      constant picture becomes black, NaN black, and infinities black and white.
-    - Of 16-bit colour, Pillow keeps the upper 8 bits.
+      left of cropping in an office program, and would be a bright edge on a gel. An alpha channel that is nowhere
+      opaque is ignored.
+    - 8-bit pictures keep their values. Deeper ones, signed ones and floats are scaled to 0 .. 255 by
+      :func:`~gel_lightning.data.grey.robust_range`, since a 12-bit camera leaves most of a 16-bit file's range empty;
+      a constant picture becomes black, NaN black, and infinities black and white.
     - TIFFs whose least value is white are turned the right way round.
 
     Args:
@@ -99,7 +98,8 @@ def read_picture(path: str | Path) -> Image.Image:
 
     Raises:
         PictureError: the file cannot be opened, is cut off or damaged, is not a picture of a kind that can
-            be read, or has more than :data:`MAX_PIXELS` pixels.
+            be read, or is beyond :data:`MAX_PIXELS`, :data:`MAX_SIDE` or
+            :data:`~gel_lightning.data.formats.MAX_BYTES`.
     """
     return read_with_digest(path)[0]
 
@@ -116,24 +116,9 @@ def read_with_digest(path: str | Path) -> tuple[Image.Image, bytes]:
     Raises:
         PictureError: as for :func:`read_picture`.
     """
-    content = _content(Path(path))
-    with _opened(Path(path), BytesIO(content)) as picture:
-        picture.load()
-        grey = _to_grey(picture)
-        _turn_upright(grey, _orientation(picture))
+    with _opened(Path(path)) as (picture, content):
+        grey = picture.decode()
         return grey, hashlib.sha256(content).digest()
-
-
-def picture_digest(path: str | Path) -> bytes:
-    """Finds the SHA-256 of a file's content, 32 bytes, without decoding it.
-
-    Args:
-        path: the file.
-
-    Raises:
-        PictureError: the file cannot be opened.
-    """
-    return hashlib.sha256(_content(Path(path))).digest()
 
 
 def describe_picture(path: str | Path) -> PictureHeader:
@@ -145,37 +130,75 @@ def describe_picture(path: str | Path) -> PictureHeader:
     Raises:
         PictureError: as for :func:`read_picture`, as far as the header tells.
     """
-    # Given a path, Pillow maps the file into memory, and garbles raw TIFFs that EXIF turns by 90 degrees.
-    with _file(Path(path)) as file, _opened(Path(path), file) as picture:
-        return PictureHeader(*picture.size, picture.mode, picture.format or "")
+    with _opened(Path(path)) as (picture, _):
+        return picture.header
 
 
-def _content(path: Path) -> bytes:
-    with _file(path) as file:
-        return file.read()
+def picture_digest(path: str | Path) -> bytes:
+    """Finds the SHA-256 of a file's content, 32 bytes, without decoding it.
 
+    Args:
+        path: the file.
 
-@contextmanager
-def _file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file; whatever goes wrong in the block is a PictureError."""
+    Raises:
+        PictureError: the file cannot be opened, or is larger than :data:`~gel_lightning.data.formats.MAX_BYTES`.
+    """
+    path, digest = Path(path), hashlib.sha256()
     with _errors_named(path):
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            # Opening a named pipe would wait for ever.
-            raise PictureError(path, "is a folder or a device, not a picture file")
-        if status.st_size == 0:
-            raise PictureError(path, "is empty (0 bytes)")
+        _file_size(path)
         with path.open("rb") as file:
-            yield file
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.digest()
+
+
+def starts_as_picture(path: Path) -> bool:
+    """Tells by the first bytes of a file whether it is a picture; False if it cannot be opened."""
+    with suppress(OSError):
+        if stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for ever
+            with path.open("rb") as file:
+                return is_picture_start(file.read(32))
+    return False
 
 
 @contextmanager
-def _opened(path: Path, file: BinaryIO) -> Iterator[Image.Image]:
-    """Opens a picture, its pixels not yet decoded; whatever goes wrong in the block is a PictureError."""
-    with _errors_named(path), _pillow_warnings_hidden(), _open(file) as picture:
-        if picture.width * picture.height > MAX_PIXELS:
+def _opened(path: Path) -> Iterator[tuple[Opened, bytes]]:
+    """Yields a picture whose pixels are not yet decoded, with its file's content; all errors are PictureErrors."""
+    with _errors_named(path), _warnings_hidden(), ExitStack() as held:
+        if _file_size(path) > LARGE:
+            held.enter_context(_LARGE_LOCK)
+        content = path.read_bytes()
+        picture = open_picture(held.enter_context(BytesIO(content)))
+        width, height = picture.header[:2]
+        if width * height > MAX_PIXELS:
             raise Image.DecompressionBombError
-        yield picture
+        if max(width, height) > MAX_SIDE:
+            raise RefusedError(f"is {width} x {height} pixels, more than {MAX_SIDE:,} on a side; cut it")
+        if picture.size > MAX_BYTES:
+            raise RefusedError(f"takes more than {MAX_BYTES >> 20} MiB decoded; save it smaller, or with 16 bits")
+        if picture.size > LARGE:
+            held.enter_context(_LARGE_LOCK)
+            held.callback(_return_memory)
+        yield picture, content
+
+
+def _return_memory() -> None:
+    """Has the C library of Linux give back what is free: else it keeps the pixels of a picture for each thread."""
+    with suppress(AttributeError, OSError, TypeError):  # other systems have no such function, and no need of it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _file_size(path: Path) -> int:
+    """The size of a file in bytes, which is checked."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        # Opening a named pipe would wait for ever.
+        raise PictureError(path, "is a folder or a device, not a picture file")
+    if status.st_size == 0:
+        raise PictureError(path, "is empty (0 bytes)")
+    if status.st_size > MAX_BYTES:
+        raise PictureError(path, f"is larger than {MAX_BYTES >> 20} MiB; save it smaller")
+    return status.st_size
 
 
 @contextmanager
@@ -184,131 +207,41 @@ def _errors_named(path: Path) -> Iterator[None]:
         yield
     except GelError:
         raise
-    except Exception as error:  # damaged bytes make Pillow raise nearly anything
+    except Exception as error:  # damaged bytes make decoders raise nearly anything
+        if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
+            raise
         raise PictureError(path, _reason(error)) from error
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return f"is not a picture that can be read ({', '.join(FORMATS)}), or is damaged; save it as PNG"
+    if isinstance(error, RefusedError):
+        return str(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"has more than {MAX_PIXELS:,} pixels; save it smaller"
     if isinstance(error, MemoryError):
         return "does not fit into memory; save it smaller"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be opened ({error.strerror})"
-    return f"is cut off or damaged ({' '.join(str(error).split()) or type(error).__name__})"
+    return f"is cut off or damaged ({_one_line(error)})"
+
+
+def _one_line(error: Exception) -> str:
+    text = "".join(char if char.isprintable() else " " for char in str(error))
+    return " ".join(text.split())[:200] or type(error).__name__
 
 
 @contextmanager
-def _pillow_warnings_hidden() -> Iterator[None]:
-    """Hides what Pillow warns of, in every thread, while the block runs.
+def _warnings_hidden() -> Iterator[None]:
+    """Hides what decoders warn of, in every thread, while the block runs.
 
     The filters belong to the whole process, and :class:`warnings.catch_warnings` in two threads at once can
-    leave them changed for good. Each reader here puts in and takes out one filter, of Pillow alone.
+    leave them changed for good. Each reader here puts in and takes out one filter, of decoders alone.
     """
-    ignore_pillow = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-    warnings.filters.insert(0, ignore_pillow)  # type: ignore[attr-defined]
+    ignore = ("ignore", None, Warning, re.compile(r"(PIL|tifffile|imagecodecs|pillow_heif)\b"), 0)
+    warnings.filters.insert(0, ignore)  # type: ignore[attr-defined]
     try:
         yield
     finally:
         # Gone if another thread has put its own list of filters in place meanwhile.
         with suppress(ValueError):
-            warnings.filters.remove(ignore_pillow)  # type: ignore[attr-defined]
-
-
-def _open(file: BinaryIO) -> Image.Image:
-    try:
-        return Image.open(file, formats=FORMATS)
-    except UnidentifiedImageError:
-        # ImageJ saves a 16-bit picture with inverted LUT as big-endian min-is-white, which Pillow knows in
-        # little-endian only. It is opened as min-is-black and turned round with the others.
-        file.seek(0)
-        if (start := file.read(4)) != b"MM\0*":
-            raise
-        picture = Image.open(BytesIO(_as_min_is_black(start + file.read())), formats=("TIFF",))
-        picture.tag_v2[_PHOTOMETRIC_INTERPRETATION] = _MIN_IS_WHITE  # type: ignore[attr-defined]
-        return picture
-
-
-def _as_min_is_black(tiff: bytes) -> bytes:
-    """Changes photometric interpretation 0 to 1 in the first page of a big-endian TIFF.
-
-    The layout is that of TIFF 6.0, section 2: 8 bytes with the place of the first directory at their end;
-    a directory is a count and that many entries of 12 bytes: tag, type (3 is SHORT), count, value.
-    """
-    (directory,) = struct.unpack_from(">4xL", tiff)
-    (entries,) = struct.unpack_from(">H", tiff, directory)
-    entry = struct.pack(">HHLH", _PHOTOMETRIC_INTERPRETATION, 3, 1, _MIN_IS_WHITE)
-    for start in range(directory + 2, directory + 2 + 12 * entries, 12):
-        if tiff.startswith(entry, start):
-            return tiff[: start + 8] + struct.pack(">H", _MIN_IS_BLACK) + tiff[start + 10 :]
-    return tiff
-
-
-def _to_grey(picture: Image.Image) -> Image.Image:
-    """Turns loaded pixels of any mode into mode ``"L"``."""
-    if picture.mode.startswith(("I", "F")):
-        return Image.fromarray(_scaled(*_deep_pixels(picture)))
-    if picture.mode in ("LAB", "La"):  # these have no direct way to "L" and "RGBA"
-        picture = picture.convert({"LAB": "RGB", "La": "LA"}[picture.mode])
-    if picture.has_transparency_data:
-        return _on_white(picture.convert("RGBA"))
-    return picture.convert("L")
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    """Lays an RGBA picture on a white page, less an outermost row or column that is nowhere opaque.
-
-    Office programs leave such a line where a picture was cut between two pixels. On the page it would be a
-    bright edge, and mark a dark gel that has been through a slide as surely as a label.
-    """
-    left, top, right, bottom = picture.getchannel("A").point(_OPAQUE).getbbox() or (0, 0, *picture.size)
-    width, height = picture.size
-    picture = picture.crop((min(left, 1), min(top, 1), max(right, width - 1), max(bottom, height - 1)))
-    page = Image.new("L", picture.size, 255)
-    page.paste(picture.convert("L"), mask=picture.getchannel("A"))
-    return page
-
-
-def _deep_pixels(picture: Image.Image) -> tuple[NDArray[np.generic], bool]:
-    """Takes the pixels [height, width] of a deep grey picture, and whether the least of them is white.
-
-    Pillow turns min-is-white round for 8 bits only, and reads unsigned 32-bit integers as signed ones.
-    """
-    pixels: NDArray[np.generic] = np.asarray(picture)
-    tags = getattr(picture, "tag_v2", None)
-    if tags is None:  # no TIFF
-        return pixels, False
-    if picture.mode == "I" and tags.get(_SAMPLE_FORMAT, _UNSIGNED) == _UNSIGNED:
-        pixels = pixels.view(np.uint32)
-    return pixels, tags.get(_PHOTOMETRIC_INTERPRETATION) == _MIN_IS_WHITE
-
-
-def _scaled(pixels: NDArray[np.generic], min_is_white: bool) -> NDArray[np.uint8]:
-    """Scales pixels by their own finite range to 0 .. 255."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN
-        values = pixels.astype(np.float64)
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        raise ValueError("no pixel has a finite value")
-    low, high = finite.min(), finite.max()
-    np.nan_to_num(values, copy=False, nan=low, posinf=high, neginf=low)
-    values -= low
-    values *= 255 / (high - low) if high > low else 0
-    grey = np.rint(values).astype(np.uint8)
-    return 255 - grey if min_is_white else grey
-
-
-def _orientation(picture: Image.Image) -> int:
-    """Finds the EXIF orientation of a loaded picture; 1, upright, where there is none or it is damaged."""
-    with suppress(Exception):  # damaged metadata do not make a picture unreadable
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    return 1
-
-
-def _turn_upright(grey: Image.Image, orientation: int) -> None:
-    # Pillow writes the file's own EXIF anew when it turns a picture, and fails where that is damaged.
-    grey.info = {}
-    grey.getexif()[ExifTags.Base.Orientation] = orientation
-    ImageOps.exif_transpose(grey, in_place=True)
+            warnings.filters.remove(ignore)  # type: ignore[attr-defined]

@@ -22,6 +22,9 @@ from rich.text import Text
 MANY_PICTURES = 200
 """Above this number, reading pictures shows a progress bar, if stderr is a terminal."""
 
+READING_THREADS = min(8, os.cpu_count() or 1)
+"""Pictures that a process reads at a time; what that takes of memory is bounded in :mod:`gel_lightning.data.images`."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -71,7 +74,7 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Ite
     """
     with (
         picture_progress("Reading pictures", len(items), len(items) > MANY_PICTURES) as advance,
-        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
+        ThreadPoolExecutor(READING_THREADS) as pool,
     ):
         for result in pool.map(function, items):
             advance(1)

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageOps
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.images import PictureError, read_with_digest
@@ -19,10 +21,19 @@ MAX_FOLDS = 100
 """The most folds of a split, so that the smallest part that can be held out is a hundredth."""
 
 
-def hash_picture(path: str | Path) -> tuple[int, bytes] | PictureError:
-    """Finds the perceptual hash of a picture, with the digest of its file, or why it cannot be read.
+_BITS = np.array([number.bit_count() for number in range(2**16)], np.uint8)
 
-    The hash is of 64 bits: which of the 8 x 8 lowest frequencies of the picture at 32 x 32 pixels exceed
+HASHES = 16
+"""Perceptual hashes of a picture: of itself, mirrored and turned, and of the same in negative."""
+
+
+def hash_picture(path: str | Path) -> tuple[tuple[int, ...], bytes] | PictureError:
+    """Finds the :data:`HASHES` perceptual hashes of a picture, with the digest of its file, or why it cannot be read.
+
+    The first is of the picture itself. The others are of its copies, turned by 90 degrees or more, mirrored, and in
+    negative: imagers and readers store one blot in several of these ways.
+
+    A hash is of 64 bits: which of the 8 x 8 lowest frequencies of the picture at 32 x 32 pixels exceed
     their median. Size, format, compression and contrast hardly change it. Source: imagehash's ``phash``,
     after https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html.
     """
@@ -31,12 +42,15 @@ def hash_picture(path: str | Path) -> tuple[int, bytes] | PictureError:
     try:
         picture, digest = read_with_digest(path)
     except PictureError as error:
-        return error
-    return int(str(imagehash.phash(picture)), 16), digest
+        return error.to_keep()
+    small = picture.resize((32, 32), Image.Resampling.LANCZOS)  # as phash does; it leaves this size as it is
+    turned = [small, *(small.transpose(transpose) for transpose in Image.Transpose)]
+    copies = [*turned, *map(ImageOps.invert, turned)]
+    return tuple(int(str(imagehash.phash(copy)), 16) for copy in copies), digest
 
 
-def hash_pictures(paths: Sequence[str | Path]) -> list[int | PictureError]:
-    """Finds the perceptual hash of each picture, as :func:`hash_picture` does, or why it cannot be read.
+def hash_pictures(paths: Sequence[str | Path]) -> list[tuple[int, ...] | PictureError]:
+    """Finds the perceptual hashes of each picture, as :func:`hash_picture` does, or why it cannot be read.
 
     Args:
         paths: picture files, n of them.
@@ -48,14 +62,14 @@ def hash_pictures(paths: Sequence[str | Path]) -> list[int | PictureError]:
     return [result if isinstance(result, PictureError) else result[0] for result in results]
 
 
-def picture_hashes(results: Sequence[int | PictureError]) -> NDArray[np.uint64]:
+def picture_hashes(results: Sequence[tuple[int, ...] | PictureError]) -> NDArray[np.uint64]:
     """Takes the hashes of pictures, all of which must be readable.
 
     Args:
         results: of :func:`hash_pictures`, n of them.
 
     Returns:
-        Hashes, [n].
+        Hashes, [n, HASHES].
 
     Raises:
         GelError: pictures cannot be read; all of them are named in its one line.
@@ -64,7 +78,7 @@ def picture_hashes(results: Sequence[int | PictureError]) -> NDArray[np.uint64]:
         pictures, them = ("picture", "it") if len(errors) == 1 else ("pictures", "them")
         reasons = "; ".join(str(error) for error in errors)
         raise GelError(f"{len(errors)} {pictures} cannot be read: {reasons}; remove or replace {them}")
-    return np.array(results, dtype=np.uint64)
+    return np.array(results, dtype=np.uint64).reshape(-1, HASHES)
 
 
 def near_duplicate_groups(hashes: NDArray[np.uint64], max_distance: int = 4) -> NDArray[np.intp]:
@@ -73,7 +87,8 @@ def near_duplicate_groups(hashes: NDArray[np.uint64], max_distance: int = 4) -> 
     Where two hashes differ in d bits, at least one of d + 1 parts of them is equal: only those are compared.
 
     Args:
-        hashes: perceptual hashes, [n].
+        hashes: perceptual hashes, [n]; or [n, k], a picture's own and those of its mirrored, turned and inverted
+            copies, any of which may be near another picture's own.
         max_distance: Hamming distance, in bits, up to which two pictures are near-identical.
 
     Returns:
@@ -82,11 +97,15 @@ def near_duplicate_groups(hashes: NDArray[np.uint64], max_distance: int = 4) -> 
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    unique, place = np.unique(hashes, return_inverse=True)
+    own = hashes if hashes.ndim == 1 else hashes[:, 0]
+    unique, first, place = np.unique(own, return_index=True, return_inverse=True)
+    pairs = _near_pairs(unique, max_distance)
+    if hashes.ndim > 1:
+        pairs = chain(pairs, _near_copies(unique, hashes[first, 1:].T, max_distance))
     n = len(unique)
     groups = np.arange(n)
-    for first, second in _gathered(_near_pairs(unique, max_distance)):
-        links = coo_array((np.ones(len(first), bool), (groups[first], groups[second])), (n, n))
+    for one, other in _gathered(pairs):
+        links = coo_array((np.ones(len(one), bool), (groups[one], groups[other])), (n, n))
         groups = connected_components(links, directed=False)[1][groups]
     return np.unique(groups, return_inverse=True)[1][place]
 
@@ -114,6 +133,41 @@ def _compared(hashes: NDArray[np.uint64], max_distance: int) -> Iterator[NDArray
         row, column = np.divmod(np.flatnonzero(near), near.shape[1])  # several times as fast as near.nonzero()
         if (once := row < column).any():
             yield start + np.stack([row[once], column[once]])
+
+
+def _near_copies(
+    hashes: NDArray[np.uint64], copies: NDArray[np.uint64], max_distance: int
+) -> Iterator[NDArray[np.intp]]:
+    """Yields the pairs of indices of near hashes, one of n hashes and one of k x n of copies, [2, m].
+
+    Where two hashes differ in d bits, two of d + 2 parts of them are equal. Two parts are long enough that few other
+    hashes have the same ones.
+    """
+    for two in combinations(np.array_split(np.arange(64), max_distance + 2), 2):
+        mask = np.uint64(sum(1 << int(bit) for bit in np.concatenate(two)))
+        order = np.argsort(hashes & mask)
+        keys = (hashes & mask)[order]
+        for copy in copies:
+            rows = np.argsort(copy & mask)  # to search in ascending order is several times as fast
+            start, end = (np.searchsorted(keys, (copy & mask)[rows], side) for side in ("left", "right"))
+            equal = end - start
+            for part in np.split(np.arange(len(rows)), _steps(equal)):
+                place = np.arange(equal[part].sum()) - np.repeat(np.cumsum(equal[part]) - equal[part], equal[part])
+                one, other = order[np.repeat(start[part], equal[part]) + place], np.repeat(rows[part], equal[part])
+                near = _distance(hashes[one], copy[other]) <= max_distance
+                yield np.stack([one[near], other[near]])
+
+
+def _steps(counts: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Where to split counts so that each part sums up to about :data:`MAX_PAIRS`."""
+    ends = np.cumsum(counts)
+    return np.unique(np.searchsorted(ends, np.arange(MAX_PAIRS, int(counts.sum()), MAX_PAIRS)))
+
+
+def _distance(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The number of bits in which hashes differ, [m]."""
+    bits: NDArray[np.int64] = _BITS[(hashes ^ others).view(np.uint16)].reshape(-1, 4).sum(axis=1)
+    return bits
 
 
 def _gathered(parts: Iterator[NDArray[np.intp]]) -> Iterator[NDArray[np.intp]]:

@@ -1,6 +1,5 @@
 """Feature vectors: found where an earlier run has left them, computed where none has."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +19,9 @@ from gel_lightning.core.progress import GridProgress
 from gel_lightning.core.store import Store, StoredRows
 from gel_lightning.core.xla import PaddedBatches, on_xla, run_gathered
 from gel_lightning.data.cache import PictureCache
-from gel_lightning.data.datasets import PictureDataset, unit_values
+from gel_lightning.data.datasets import PictureDataset
 from gel_lightning.data.images import DECODING
-from gel_lightning.data.reading import picture_progress
+from gel_lightning.data.reading import READING_THREADS, picture_progress
 from gel_lightning.models.backbones import Backbone
 
 Item = TypeVar("Item")
@@ -117,7 +116,7 @@ def _key(trainer: Trainer, backbone: str, weights: str, pictures: PictureDataset
     return {
         "kind": "features",
         "decoding": DECODING,
-        "resizing": f"torchvision {torchvision.__version__}",
+        "resizing": f"float32, torchvision {torchvision.__version__}",
         "image_size": pictures.image_size,
         "view": view,
         **({"augmentation": augmentation.identity, "seed": augmentation.seed} if augmentation else {}),
@@ -142,7 +141,7 @@ class _Decoded(Dataset[tuple[Tensor, bytes]]):
         """Decodes a batch, in threads unless it is augmented: that draws from the one generator of a process."""
         if max(indices) >= len(self.pictures):
             return [self[index] for index in indices]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(READING_THREADS) as pool:
             return list(pool.map(self.pictures.decode, indices))
 
 
@@ -188,7 +187,7 @@ def _vectors(
     """Yields the digests of each batch, and what waits for its vectors and brings them to the CPU."""
     device = trainer.strategy.root_device
     for batch, digests in cast(Any, trainer.strategy.process_dataloader(loader)):
-        values = unit_values(batch.to(device, non_blocking=True))
+        values = batch.to(device, non_blocking=True)
         vectors = _forward(backbone, trainer.precision_plugin.convert_input(values))
         run_gathered(trainer)
         yield digests, _on_its_way(vectors)

@@ -1,1 +1,1 @@
-"""Trained models at work: exported, and used without PyTorch."""
+"""Trained models, applied to pictures."""

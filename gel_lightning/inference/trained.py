@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from gel_lightning.core.errors import GelError
+from gel_lightning.training.checkpoints import read_checkpoint
 from gel_lightning.training.classifier import GelClassifier
 
 
@@ -33,9 +32,9 @@ class Trained(NamedTuple):
         Raises:
             GelError: the checkpoint or its weights cannot be had, or it does not say how pictures are resized.
         """
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint(path)
         own: dict[str, Any] = {"weights": weights} if weights else {}
-        model = GelClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, **own).eval()
+        model = GelClassifier.load_from_checkpoint(path, **own).eval()
         model.backbone.eval()
         size = checkpoint.get("GelDataModule", {}).get("image_size")
         if size is None:

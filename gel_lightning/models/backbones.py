@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.nn.utils import fuse_conv_bn_weights
 from torchvision.models import get_model, get_model_weights
 from torchvision.transforms import v2
 
+from gel_lightning.core.archives import DamagedFileError, UnsafeFileError, all_finite, load_plain
 from gel_lightning.core.errors import GelError, missing_package
 from gel_lightning.core.store import Store, default_cache_dir
 from gel_lightning.models.weights import WHEELS, in_order, packaged_file
@@ -40,6 +41,9 @@ TIMM_MEAN, TIMM_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 NAMED_WEIGHTS = ("imagenet", "packaged", "none")
 """Choices of weights that are no path."""
+
+MIN_SIZE = {"vgg16": 32}
+"""The smallest side of a picture in pixels, where it is not 1."""
 
 IMAGENET_VERSION = "IMAGENET1K_V1"  # the weights of the original study, for every network
 RANDOM_SEED = 0  # of the weights "none", so that a checkpoint can build the same random network again
@@ -160,6 +164,19 @@ def num_features(name: str) -> int:
         return _without_last_linear(name)[1]
 
 
+def check_image_size(name: str, image_size: int) -> None:
+    """Refuses pictures that are too small for a backbone, whose layers halve them several times.
+
+    Raises:
+        GelError: names the smallest size that the backbone takes.
+    """
+    least = MIN_SIZE.get(name, 1)
+    if image_size < least:
+        raise GelError(
+            f"pictures of {image_size} pixels are too small for {name}; give --data.image_size {least} or more"
+        )
+
+
 def known_fingerprint(name: str, weights: str) -> str | None:
     """The fingerprint of weights that were loaded before, without reading them; None if it is not known.
 
@@ -216,7 +233,7 @@ def _single_precision() -> Iterator[None]:
 
 
 def _fingerprints() -> Store:
-    return Store(default_cache_dir(), {"kind": "fingerprints"}, np.uint8, hashlib.sha256().digest_size)
+    return Store(default_cache_dir(), {"kind": "fingerprints of checked files"}, np.uint8, hashlib.sha256().digest_size)
 
 
 def _weights_state(name: str, weights: str) -> bytes | None:
@@ -321,11 +338,15 @@ def _settle_batch_norm(network: nn.Module, mean: Sequence[float], std: Sequence[
 
 
 def _imagenet_state(name: str) -> dict[str, Tensor]:
-    url = get_model_weights(name)[IMAGENET_VERSION].url
+    url, file = get_model_weights(name)[IMAGENET_VERSION].url, _hub_file(name)
     try:
-        return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except Exception as error:  # networks fail in many ways, and on a damaged file torch.load raises nearly anything
-        file = _hub_file(name)
+        if not file.exists():  # torch compares the checksum of what it downloads, and of nothing else
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(file), _checksum(file))
+        elif known_fingerprint(name, "imagenet") is None:
+            _compare_checksum(file)
+        return _finite_state(load_plain(file))
+    except Exception as error:  # networks fail in many ways
         raise GelError(
             f"the ImageNet weights of {name} cannot be had ({_first_line(error)}); connect to the network once, "
             f"put {file.name} in {file.parent}, name a state dict with --model.weights PATH, "
@@ -333,18 +354,40 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
         ) from error
 
 
+def _checksum(file: Path) -> str:
+    """The first digits of the SHA-256 of one of torchvision's files, which its name ends in."""
+    return file.stem.rpartition("-")[2]
+
+
+def _compare_checksum(file: Path) -> None:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(2**20):
+            digest.update(block)
+    if not digest.hexdigest().startswith(_checksum(file)):
+        raise DamagedFileError(f"its SHA-256 begins with {digest.hexdigest()[:8]}, another than its name; remove it")
+
+
 def _file_state(path: Path) -> dict[str, Tensor]:
     try:
-        state = torch.load(path.expanduser(), map_location="cpu", weights_only=True)
+        return _finite_state(load_plain(path.expanduser()))
     except OSError as error:
         raise GelError(f"{path}: cannot be read ({error.strerror}); name weights with --model.weights") from error
-    except Exception:  # on other or damaged files torch.load raises nearly anything, and advises unsafe loading
-        state = None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    except (DamagedFileError, UnsafeFileError) as error:
         raise GelError(
-            f"{path}: not a state dict of plain tensors, or damaged; "
+            f"{path}: not a state dict of plain tensors, or damaged ({error}); "
             "save one with torch.save(network.state_dict(), PATH)"
-        )
+        ) from error
+
+
+def _finite_state(state: Any) -> dict[str, Tensor]:
+    """Makes sure that what a file holds is a state dict without NaN and infinity."""
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise DamagedFileError("it holds other things than tensors by name")
+    if any(value.layout != torch.strided or value.is_meta or value.is_quantized for value in state.values()):
+        raise DamagedFileError("its tensors are not dense")
+    if not all_finite(state.values()):
+        raise DamagedFileError("it has values that are not finite")
     return state
 
 

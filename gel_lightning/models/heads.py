@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, check_range
 
 HeadCallable = Callable[[int, int], nn.Module]
 """What makes a head: the number of features and the number of classes in, a module out."""
+
+MAX_WIDTH = 65_536
+"""The largest width of a hidden layer: two layers of it have more weights than any GPU holds."""
 
 
 class LinearHead(nn.Module):
@@ -38,7 +41,8 @@ class MultiLayerHead(nn.Module):
         dropout: share of activations dropped in training after each hidden layer, one for each.
 
     Raises:
-        GelError: ``hidden`` and ``dropout`` differ in length.
+        GelError: ``hidden`` and ``dropout`` differ in length; a width is not from 1 to :data:`MAX_WIDTH`; a share is
+            not from 0 to 1.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class MultiLayerHead(nn.Module):
             )
         layers: list[nn.Module] = []
         for width, share in zip(hidden, dropout, strict=True):
+            check_range("--model.head.hidden", width, 1, MAX_WIDTH)
+            check_range("--model.head.dropout", share, 0, 1)
             layers += [nn.Linear(in_features, width), nn.ReLU(), nn.Dropout(share)]
             in_features = width
         self.layers = nn.Sequential(*layers, nn.Linear(in_features, num_classes))

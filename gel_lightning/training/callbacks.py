@@ -1,12 +1,10 @@
-"""What a run leaves behind: TensorBoard pages, a row of results, a file of predictions."""
+"""What a run leaves behind: checkpoints, TensorBoard pages."""
 
-import csv
 import math
-import os
 import shutil
 import time
-from contextlib import ExitStack, suppress
-from itertools import chain, zip_longest
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
-from gel_lightning.core.files import replacing
+from gel_lightning.core.text import printable
 from gel_lightning.data.datasets import FeatureDataset
 from gel_lightning.training.classifier import GelClassifier, gathered
 from gel_lightning.training.figures import (
@@ -35,9 +33,13 @@ from gel_lightning.training.figures import (
 from gel_lightning.training.results import hyperparameters
 
 CURVES = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
+COMPARED = ("optimizer", "head", "backbone", "lr")  # the hyper-parameters that comparisons here are about
 SAVE_SECONDS = 10.0  # a run that is killed loses no more than these, and an epoch
 THUMBNAIL = 48  # side in pixels of a picture in the projector
 MOST_PROJECTED = 1000  # pictures; TensorBoard's sprite holds 8192 x 8192 pixels
+
+
+"""How a CSV file is opened: file names that are not UTF-8 are written with escapes."""
 
 
 def derived_seed(seed: int, *places: int) -> int:
@@ -163,10 +165,13 @@ class TensorBoardPages(Callback):
 
     Args:
         figures: False leaves out figures and the projector.
+        shown: names of the hyper-parameters that are shown, those of
+            :func:`~gel_lightning.training.results.hyperparameters`; None shows all.
     """
 
-    def __init__(self, figures: bool = True) -> None:
+    def __init__(self, figures: bool = True, shown: Sequence[str] | None = None) -> None:
         self._figures = figures
+        self._shown = shown
         self._logger: TensorBoardLogger | None = None
         self._batches: list[tuple[Any, ...]] = []
         self._seen: dict[str, Seen] = {}
@@ -181,7 +186,8 @@ class TensorBoardPages(Callback):
         writer = self._writer(trainer)
         if writer is None or not isinstance(pl_module, GelClassifier):
             return
-        charts = {name: ["Multiline", [f"train/{name}$", f"val/{name}$"]] for name in CURVES}
+        # With a RunLogger the tags of two runs, with another logger two tags of one run.
+        charts = {name: ["Multiline", [f"^{name}$", f"^(train|val)/{name}$"]] for name in CURVES}
         writer.add_custom_scalars({"training and validation": charts})
         if not self._figures:
             return
@@ -189,7 +195,10 @@ class TensorBoardPages(Callback):
         dataset = loader.dataset
         places = np.linspace(0, len(dataset) - 1, min(MOST, len(dataset))).astype(int).tolist()
         names = [pl_module.class_names[dataset[place][1]] for place in places]
-        captions = list(map(Caption, _thumbnails(dataset, places), names))
+        captions = [
+            Caption(picture, text, name=_name(dataset, place))
+            for picture, text, place in zip(_thumbnails(dataset, places), names, places, strict=True)
+        ]
         writer.add_figure("pictures/train", sheet_figure(captions, "Training pictures"))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -247,7 +256,11 @@ class TensorBoardPages(Callback):
         if self._figures:
             self._project(writer, pl_module)
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        self._logger.log_hyperparams(hyperparameters(trainer, pl_module), metrics)
+        settings = hyperparameters(trainer, pl_module)
+        shown = [name for name in settings if self._shown is None or name in self._shown]
+        # TensorBoard sorts them by name, and shows the first five.
+        named = {name if name in COMPARED else f"run/{name}": settings[name] for name in shown}
+        self._logger.log_hyperparams(named, metrics)
         self._logger.save()
         self._logger.finalize("success")
 
@@ -294,7 +307,8 @@ class TensorBoardPages(Callback):
             paths = getattr(seen.dataset, "paths", None)
             for index, label in zip(indices, seen.labels.tolist(), strict=False):
                 name = paths[index].name if paths else str(index)
-                rows.append([pl_module.class_names[label], stage, name])
+                # A tab or a line end would shift all labels after it.
+                rows.append([printable(pl_module.class_names[label]), stage, printable(name)])
             pictures = _thumbnails(seen.dataset, indices)
             thumbnails.append(functional.interpolate(pictures, size=(THUMBNAIL, THUMBNAIL), mode="area"))
             features.append(seen.features[: len(indices)])
@@ -304,85 +318,6 @@ class TensorBoardPages(Callback):
         writer.add_embedding(
             torch.cat(features), rows, pictures, tag="features", metadata_header=["class", "part", "name"]
         )
-
-
-class PredictionsFile(Callback):
-    """Writes a row for each picture of ``trainer.predict``: path, class, confidence, probabilities, error.
-
-    The rows go to a temporary file that takes its name when the last one is written. Several processes write a file
-    each, which the first one then puts together.
-
-    Args:
-        path: the CSV file.
-
-    Attributes:
-        counts: how many pictures were taken for each class, and how many could not be read.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.counts: dict[str, int] = {}
-        self._open = ExitStack()
-        self._parts: list[Path] = []
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the file and writes the names of the columns."""
-        assert isinstance(pl_module, GelClassifier)
-        self.counts = dict.fromkeys([*pl_module.class_names, "error"], 0)
-        probabilities = [f"probability_{name}" for name in pl_module.class_names]
-        self._header = ["path", "predicted", "confidence", *probabilities, "error"]
-        if trainer.world_size > 1:
-            run = trainer.strategy.broadcast(os.getpid())  # runs at once share none
-            self._parts = [self.path.with_name(f".{self.path.name}.{run}.{i}") for i in range(trainer.world_size)]
-        self._begin(self._parts[trainer.global_rank] if self._parts else self.path)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Writes a row for each picture of the batch."""
-        assert isinstance(pl_module, GelClassifier)
-        for probabilities, path, error in zip(outputs.tolist(), batch[1], batch[2], strict=True):
-            if error:
-                self._write([path, "", "", *[""] * len(probabilities), error])
-                continue
-            confidence = max(probabilities)
-            predicted = pl_module.class_names[probabilities.index(confidence)]
-            self._write([path, predicted, confidence, *probabilities, ""])
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gives the file its name."""
-        self._open.close()
-        trainer.strategy.barrier()
-        if self._parts and trainer.is_global_zero:
-            self._put_together()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves no file behind."""
-        self._open.__exit__(type(exception), exception, exception.__traceback__)
-        for part in self._parts:
-            part.unlink(missing_ok=True)
-
-    def _begin(self, path: Path) -> None:
-        self._rows = csv.writer(self._open.enter_context(replacing(path, newline="")))
-        self._rows.writerow(self._header)
-
-    def _write(self, row: list[Any]) -> None:
-        self.counts[row[1] or "error"] += 1
-        self._rows.writerow(row)
-
-    def _put_together(self) -> None:
-        """Writes the rows of all processes, to which the pictures were dealt out in turn."""
-        self.counts = dict.fromkeys(self.counts, 0)
-        with ExitStack() as files:
-            parts = [csv.reader(files.enter_context(part.open(newline="", encoding="utf-8"))) for part in self._parts]
-            for part in parts:
-                next(part)  # the names of the columns
-            self._begin(self.path)
-            for row in filter(None, chain.from_iterable(zip_longest(*parts))):
-                self._write(row)
-        self._open.close()
-        for path in self._parts:
-            path.unlink()
 
 
 def _hardest(seen: Seen, class_names: tuple[str, ...]) -> list[Caption]:
@@ -396,9 +331,16 @@ def _hardest(seen: Seen, class_names: tuple[str, ...]) -> list[Caption]:
             picture,
             f"{class_names[seen.labels[i]]} → {class_names[predicted[i]]} {confidence[i]:.2f}",
             WRONG if wrong[i] else RIGHT,
+            _name(seen.dataset, int(seen.indices[i])),
         )
         for i, picture in zip(order, pictures, strict=True)
     ]
+
+
+def _name(dataset: Any, index: int) -> str:
+    """The file name of a picture; nothing if the data set has none."""
+    paths = getattr(dataset, "paths", None)
+    return paths[index].name if paths else ""
 
 
 def _thumbnails(dataset: Any, indices: list[int]) -> Tensor:

@@ -4,6 +4,7 @@ All functions return a matplotlib figure of their own and touch no global state.
 share is here too.
 """
 
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,16 +49,18 @@ FONTS = (
     *("Hiragino Sans", "Malgun Gothic", "Apple SD Gothic Neo", "Arial Unicode MS"),
 )
 COLUMNS, MOST = 6, 24
-CELL = (2.1, 2.25)  # width and height in inches of a picture of a sheet with its caption
+CELL = (2.1, 2.42)  # width and height in inches of a picture of a sheet with its caption and its name
+NAMED = 34  # characters of a file name that fit under a picture
 SHOWN = 190  # side in pixels of that picture at matplotlib's 100 dots an inch
 
 
 class Caption(NamedTuple):
-    """A picture of a sheet: values in [0, 1] of shape ``[1 or 3, H, W]``, its text, and the text's colour."""
+    """A picture of a sheet: values in [0, 1] of shape ``[1 or 3, H, W]``, its text and its colour, and its name."""
 
     picture: Tensor
     text: str
     colour: str = "black"
+    name: str = ""
 
 
 @contextmanager
@@ -73,6 +76,18 @@ def report_style() -> Iterator[None]:
 def _fonts() -> list[str]:
     present = set(get_font_names())
     return [name for name in FONTS if name in present]
+
+
+def plain(text: str) -> str:
+    """The text on one line, without characters that a page cannot have."""
+    kept = (" " if c.isspace() else "\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in text)
+    return "".join(kept)
+
+
+def shorten(text: str, most: int) -> str:
+    """The text in at most so many characters: its end often tells more than its middle, which is left out."""
+    text = plain(text)
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
 
 
 def draw_cells(axes: Axes, shares: ArrayLike, texts: Sequence[Sequence[str]], colours: str, size: float) -> None:
@@ -135,7 +150,7 @@ def roc_figure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
 
 
 def sheet_figure(captions: Sequence[Caption], title: str) -> Figure:
-    """Draws at most :data:`MOST` pictures in rows of :data:`COLUMNS`, each with its caption above it."""
+    """Draws at most :data:`MOST` pictures in rows of :data:`COLUMNS`, each with its caption above and name below it."""
     captions = captions[:MOST]
     rows = -(-len(captions) // COLUMNS)
     width, height = CELL[0] * COLUMNS, CELL[1] * rows + 0.5
@@ -144,15 +159,18 @@ def sheet_figure(captions: Sequence[Caption], title: str) -> Figure:
     # All pictures are in one system of axes, in inches: axes of their own would take ten times as long.
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    for place, (picture, text, colour) in enumerate(captions):
+    for place, (picture, text, colour, name) in enumerate(captions):
         row, column = divmod(place, COLUMNS)
         left, top = CELL[0] * column + 0.1, height - 0.5 - CELL[1] * row
-        extent = (left, left + CELL[0] - 0.2, top - CELL[1] + 0.1, top - 0.25)
+        side = CELL[0] - 0.2
+        extent = (left, left + side, top - 0.25 - side, top - 0.25)
         # Scaled here, to the pixels it gets: matplotlib takes several times as long.
         shown = functional.interpolate(picture[None].float(), size=(SHOWN, SHOWN), mode="bilinear", antialias=True)[0]
         values = shown.permute(1, 2, 0).clamp(0, 1).numpy()
         axes.imshow(values, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
-        axes.text((extent[0] + extent[1]) / 2, top - 0.2, text, ha="center", size=9, color=colour)
+        middle = (extent[0] + extent[1]) / 2
+        axes.text(middle, top - 0.2, plain(text), ha="center", size=9, color=colour, parse_math=False)
+        axes.text(middle, extent[2] - 0.04, shorten(name, NAMED), ha="center", va="top", size=6.5, parse_math=False)
     axes.set(xlim=(0, width), ylim=(0, height))
     return figure
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -58,6 +59,23 @@ def make_metrics(class_names: Sequence[str]) -> MetricCollection:
 
 
 def single_values(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str, Tensor]:
-    """Takes what :func:`make_metrics` has computed as single numbers, without the confusion matrix."""
+    """Takes what :func:`make_metrics` has computed as single numbers, without the confusion matrix.
+
+    Args:
+        values: by name, which may have a prefix such as ``test/``.
+        class_names: in the order of the labels.
+
+    Returns:
+        A scalar for each metric: nan where it is undefined because there was no label of some class.
+    """
     positive = positive_class(class_names)
-    return {name: value[positive] if value.ndim == 1 else value for name, value in values.items() if value.ndim < 2}
+    single = {name: value[positive] if value.ndim == 1 else value for name, value in values.items() if value.ndim < 2}
+    (matrix,) = (value for name, value in values.items() if name.endswith("confusion_matrix"))
+    present = matrix.sum(dim=1) > 0
+    if present.all():
+        return single
+    defined = {"accuracy", "recall", "calibration_error"}
+    if present[positive]:
+        defined.add(metrics_of_positive(class_names)[1])
+    undefined = (name for name in single if name.rpartition("/")[2] not in defined)
+    return single | {name: torch.full_like(single[name], torch.nan) for name in undefined}

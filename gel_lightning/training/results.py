@@ -2,21 +2,24 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import Accelerator, CPUAccelerator, XLAAccelerator
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.core.files import replacing
+from gel_lightning.core.files import regular_file, replacing
 from gel_lightning.core.xla import device_name
+from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.classifier import GelClassifier
 
 HARDWARE = ("cpu", "gpu", "tpu")
@@ -31,7 +34,7 @@ MODEL_IDS = {
 """The numbers of the original study: 1 to 12 on the CPU, 13 to 24 on the GPU; 25 to 36 on the TPU likewise."""
 
 VAL_METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
-COLUMNS = (
+FIRST_COLUMNS = (
     # The original study's twelve, under its names and in its order.
     *("model_id", "hardware_type", "pretrained_model", "classifier_head", "opt_alg", "training_time_mins"),
     *("inference_time_secs", "accuracy", "precision", "recall", "conf_mat", "roc_auc"),
@@ -39,9 +42,15 @@ COLUMNS = (
     *(f"val_{name}" for name in VAL_METRICS),
     *("version", "checkpoint", "device", "error"),
 )
+"""Of every results file, the oldest ones too."""
+ADDED_COLUMNS = ("learning_rate", "batch_size", "class_weights", "lr_scheduler", "data_folder", "image_size")
+"""Columns of later versions go here; a file that lacks some gets them with its next row."""
+COLUMNS = (*FIRST_COLUMNS, *ADDED_COLUMNS)
+NAMED_COLUMNS = re.compile("accuracy_.+")
+"""Columns that only some files have: accuracy_NAME, on the test set NAME."""
 
 
-class ResultsFile(Timer):
+class ResultsFile(Callback):
     """Adds a row to a results file when a trained model has been tested.
 
     The times in it are wall times of the fit loop and of predicting the test pictures, decoding included. Where
@@ -53,43 +62,71 @@ class ResultsFile(Timer):
     Args:
         path: the CSV file; runs at once may share it.
         seed: of the run.
+
+    Raises:
+        GelError: the path is of a folder, a device or a pipe.
     """
 
     def __init__(self, path: str | Path, seed: int | None = None) -> None:
-        super().__init__()
-        self.path = Path(path)
+        self.path = regular_file(path, "--results_file")
         self.seed = seed
+        self._step: int | None = None  # with which the training begins
+        # Not a base class: with a Timer among its callbacks Lightning ignores Trainer(max_time).
+        self._timer = Timer()
         self._fit: dict[str, Any] = {}
         self._val: dict[str, float] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Looks at the file before the work, so that a run is not lost to a file of another kind."""
-        super().setup(trainer, pl_module, stage)
         if stage == "fit":  # in each process, so that none waits for one that has ended
             read_results(self.path)
 
-    def on_fit_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """The time of training so far, to which that of a resumed run is added."""
+        return self._timer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the time of training before the run was resumed."""
+        self._timer.load_state_dict(state_dict)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of training, unless the run was finished before."""
+        self._timer.on_train_start(trainer, pl_module)
+        self._step = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock of training."""
+        self._timer.on_train_end(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of testing."""
+        self._timer.on_test_start(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps what a later test no longer knows of the training."""
-        super().on_fit_end(trainer, *args, **kwargs)
         self._fit = {
             "training_time_mins": self._seconds("train", trainer.train_dataloader, trainer.val_dataloaders) / 60,
             "epochs": trainer.current_epoch,
             "train_pictures": _pictures(trainer.train_dataloader),
             "version": _version(trainer),
+            "learning_rate": trainer.optimizers[0].defaults.get("lr", ""),
         }
+        self._trained = self._step is not None and trainer.global_step > self._step
         self._keep_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the validation metrics, unless this validation is a part of a fit."""
-        super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._keep_validation(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the row, if the model was trained in this process."""
-        super().on_test_end(trainer, pl_module)
+        """Adds the row, unless nothing was trained, or the run was finished before and has its row."""
+        self._timer.on_test_end(trainer, pl_module)
         measured = self._fit and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
         if not measured or not isinstance(pl_module, GelClassifier):
+            return
+        checkpoint = best_model_path(trainer)
+        if not self._trained and has_result(self.path, self._fit["version"], checkpoint):
             return
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         model = hyperparameters(trainer, pl_module)
@@ -106,8 +143,9 @@ class ResultsFile(Timer):
                 "seed": self.seed,
                 "test_pictures": _pictures(trainer.test_dataloaders),
                 **self._val,
-                "checkpoint": getattr(trainer.checkpoint_callback, "best_model_path", ""),
+                "checkpoint": checkpoint,
                 "device": device_name(trainer.strategy.root_device),
+                **_settings(trainer, pl_module),
             },
         )
 
@@ -120,7 +158,7 @@ class ResultsFile(Timer):
     def _seconds(self, stage: str, *loaders: Any) -> float:
         """The wall time of a stage, with the time it took to compute the vectors of its pictures."""
         datasets = [loader.dataset for loader in loaders if loader is not None]
-        return (self.time_elapsed(stage) or 0.0) + sum(getattr(dataset, "seconds", 0.0) for dataset in datasets)
+        return self._timer.time_elapsed(stage) + sum(getattr(dataset, "seconds", 0.0) for dataset in datasets)
 
 
 def model_columns(hardware: str, backbone: str, head: str, optimizer: str) -> dict[str, Any]:
@@ -134,32 +172,42 @@ def model_columns(hardware: str, backbone: str, head: str, optimizer: str) -> di
     }
 
 
-def add_result(path: Path, row: dict[str, Any]) -> None:
+def add_result(path: Path, row: Mapping[str, Any]) -> None:
     """Adds a row to a results file, or begins one.
 
     Args:
-        path: the CSV file.
-        row: a value for each of :data:`COLUMNS`; absent ones are left empty.
+        path: the CSV file. Columns of the row that it lacks are added to it, empty in its other rows.
+        row: a value for each of :data:`COLUMNS`, and for any of :data:`NAMED_COLUMNS`; absent ones are left empty.
 
     Raises:
-        GelError: the file is there and is not a results file.
+        GelError: the file is there and is not a results file, or has damaged rows and lacks columns.
         OSError: the file cannot be written; it is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         text = read_results(path)
+        present = _header(text)
+        columns = _columns(present, row)
+        if len(columns) > len(present) > 0:
+            text = _extended(path, text, columns)
         with replacing(path, newline="") as file:
-            file.write(text + _lines([row], header=not text))
+            file.write(text + _lines([row], columns, header=not text))
 
 
-def rewrite_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Puts a results file of these rows in the place of another."""
+def has_result(path: Path, version: str, checkpoint: str) -> bool:
+    """Whether a results file has a row of the run with this folder and this best checkpoint."""
+    rows = csv.DictReader(io.StringIO(read_results(path), newline=""))
+    return any((row["version"], row["checkpoint"]) == (version, checkpoint) for row in rows)
+
+
+def rewrite_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces a results file by one of these rows."""
     with replacing(path, newline="") as file:
-        file.write(_lines(rows, header=True))
+        file.write(_lines(rows, _columns((), *rows), header=True))
 
 
 def read_results(path: Path) -> str:
-    """Reads a results file, whole lines of it; empty if there is none.
+    """Reads a results file of this or an older version, whole lines of it; empty if there is none.
 
     Raises:
         GelError: the file is there and is not a results file.
@@ -171,33 +219,90 @@ def read_results(path: Path) -> str:
         return ""
     except (UnicodeDecodeError, IsADirectoryError):
         text = "not text"
-    if text and text.splitlines()[0] != ",".join(COLUMNS):
+    columns = _header(text)
+    more = columns[len(FIRST_COLUMNS) :]
+    known = all(name in ADDED_COLUMNS or NAMED_COLUMNS.fullmatch(name) for name in more)
+    if text and not (columns[: len(FIRST_COLUMNS)] == FIRST_COLUMNS and known and len(set(more)) == len(more)):
         raise GelError(f"{path}: not a results file of this version; move it away, or name another file")
     return text if not text or text.endswith("\n") else text + "\n"
 
 
-def _lines(rows: Iterable[Mapping[str, Any]], header: bool) -> str:
+def _header(text: str) -> tuple[str, ...]:
+    """The names of the columns; none where there is no text."""
+    first = next(iter(text.splitlines()), "")
+    return tuple(first.split(",")) if text else ()
+
+
+def _columns(present: Sequence[str], *rows: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that a file has, then those of this version and of the rows that it lacks."""
+    named = [name for row in rows for name in row if NAMED_COLUMNS.fullmatch(name)]
+    return tuple(dict.fromkeys([*present, *COLUMNS, *named]))
+
+
+def _extended(path: Path, text: str, columns: Sequence[str]) -> str:
+    """A results file with empty cells in the columns that it lacks; nothing else of it changes.
+
+    Raises:
+        GelError: a row is damaged, so that its new cells could end up in the wrong columns.
+    """
+    lines, rows = io.StringIO(text, newline="").readlines(), []
+    reader, begun = csv.reader(lines, strict=True), 0
+    width = len(_header(text))
+    try:
+        for row in reader:
+            *whole, last = lines[begun : reader.line_num]
+            end = last[len(last.rstrip("\r\n")) :]
+            if row and len(row) != width:
+                raise csv.Error(f"{len(row)} cells in {width} columns")
+            added = columns[width:] if begun == 0 else [""] * (len(columns) - width)
+            rows.append("".join([*whole, last.removesuffix(end), *(f",{cell}" for cell in added if row), end]))
+            begun = reader.line_num
+    except csv.Error as error:
+        raise GelError(f"{path}, line {reader.line_num}: {error}; mend the line, or name another file") from error
+    return "".join(rows)
+
+
+def _lines(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], header: bool) -> str:
     lines = io.StringIO()
-    writer = csv.DictWriter(lines, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(lines, columns, restval="", lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerows(rows)
     return lines.getvalue()
 
 
+def _settings(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
+    """What else makes two runs differ: batch size, class weights, scheduler, pictures and their size."""
+    data = getattr(trainer, "datamodule", None)
+    weights, scheduler = model.class_weights, model.hparams["lr_scheduler"]
+    return {
+        "batch_size": getattr(data, "batch_size", ""),
+        "class_weights": weights if isinstance(weights, str) else json.dumps(weights) if weights else "",
+        "lr_scheduler": _described(scheduler) if scheduler else "",
+        "data_folder": getattr(data, "train_dir", None) or getattr(data, "root", ""),
+        "image_size": getattr(data, "image_size", ""),
+    }
+
+
+def _described(scheduler: Mapping[str, Any]) -> str:
+    """A class with its arguments, such as ``StepLR(step_size=5)``."""
+    arguments = scheduler.get("init_args") or {}
+    return f"{class_name(scheduler)}({', '.join(f'{name}={value}' for name, value in arguments.items())})"
+
+
 def hyperparameters(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
-    """What makes a run: hardware, backbone, weights, head, optimizer and its settings, batch size, epochs."""
+    """What makes a run: what is compared, then weights, batch size, epochs and hardware."""
     backbone, head, optimizer = short_names(model.hparams)
     settings = model.hparams["optimizer"].get("init_args") or {}
     return {
-        "hardware": _hardware(trainer.accelerator),
-        "backbone": backbone,
-        "weights": model.hparams["weights"],
-        "head": head,
         "optimizer": optimizer,
+        "head": head,
+        "backbone": backbone,
         "lr": settings.get("lr", "default"),
+        "weights": model.hparams["weights"],
         "batch_size": getattr(getattr(trainer, "datamodule", None), "batch_size", ""),
         "max_epochs": trainer.max_epochs,
+        "hardware": _hardware(trainer.accelerator),
     }
 
 

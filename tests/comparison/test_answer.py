@@ -54,7 +54,10 @@ def test_equal_models_are_called_equal(tmp_path: Path) -> None:
 
 def test_models_that_are_always_right_are_level(tmp_path: Path) -> None:
     text = said(tmp_path, skill=50.0, backbones=["resnet18"], heads=["single"])
-    assert "The best of 2 models is resnet18 single adam cpu, level with resnet18 single sgd cpu. " in text
+    best = r"The best of 2 models is (.*): it has the highest accuracy in the cross-validation, level with (.*), and "
+    found = re.search(best + r"of these the lowest log loss, [\d.e-]+\. Trained on", text)
+    assert found
+    assert set(found.groups()) == {"resnet18 single adam", "resnet18 single sgd"}
     # 39 different pictures, of which none was wrong.
     assert "it was right for 100 % (95 % interval: 91.0 % to 100 %)" in text
     assert "of the only pair of models, none differs" in text
@@ -64,7 +67,9 @@ def test_models_that_are_always_right_are_level(tmp_path: Path) -> None:
 def test_one_split_is_said_to_prove_little(tmp_path: Path) -> None:
     text = said(tmp_path, folds=0, repeats=1)
     assert text.startswith("This is a demonstration with a random backbone")
-    assert re.search(r"is \S+ \S+ \S+ cpu(, level with .*)?\. It was right about \d+ of the 20 test pictures", text)
+    chosen = r"is \S+ \S+ \S+: it has the highest accuracy on the 8 validation pictures, [\d.]+ %(, level with .*)?\. "
+    tested = r"It was right about \d+ of the 20 test pictures, .*, which played no part in the choice\."
+    assert re.search(chosen + tested, text)
     assert "do not show that it is better than all others: their intervals overlap" in text
     assert "gel-fit compare --folds 5 --repeats 10 tells more" in text
     assert "points" not in text
@@ -72,7 +77,7 @@ def test_one_split_is_said_to_prove_little(tmp_path: Path) -> None:
 
 def test_one_model_is_compared_with_none(tmp_path: Path) -> None:
     text = said(tmp_path, backbones=["resnet18"], heads=["multi"], optimizers=["sgd"])
-    assert "The model is resnet18 multi sgd cpu. Trained on" in text
+    assert "The model is resnet18 multi sgd. Trained on" in text
     assert "better" not in text
     assert "difference" not in text
 

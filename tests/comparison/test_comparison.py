@@ -31,7 +31,7 @@ from torchvision.models import get_model
 from gel_lightning import GelClassifier
 from gel_lightning.comparison import cli
 from gel_lightning.comparison.grid import Model, grid
-from gel_lightning.comparison.records import read_comparison, read_predictions
+from gel_lightning.comparison.records import locked, read_comparison, read_predictions
 from gel_lightning.comparison.summary import Summary
 from gel_lightning.data.datasets import PictureDataset
 from gel_lightning.models import backbones
@@ -72,9 +72,14 @@ def repeatable(folder: Path) -> dict[str, dict[str, str]]:
     return {name: {key: value for key, value in row.items() if key not in OWN} for name, row in rows}
 
 
+def folder_name(model: str) -> str:
+    """The folder of a model of a table, in which all ran on the CPU."""
+    return f"{model.replace(' ', '_')}_cpu"
+
+
 def ranking(out: str) -> list[tuple[str, ...]]:
-    """The rows of the printed table: mark, model, test accuracy, and the rest."""
-    row = r"^ ?([★✗]?) +(\S+ \S+ \S+ [cgt]pu) +(\S.*?) *$"
+    """The rows of the printed table: mark, model without its hardware, and the figures."""
+    row = r"^ ?([★✗]?) +(\S+ \w+ \w+) +((?:\d|failed).*?) *$"
     return [match.groups() for match in re.finditer(row, out, re.MULTILINE)]
 
 
@@ -184,7 +189,7 @@ def test_comparisons_at_once_have_a_folder_each_and_give_the_same(compared: Path
 def test_a_comparison_leaves_a_run_of_each_model_and_nothing_else(compared: Path, version: Path) -> None:
     left = {path.name for path in version.iterdir()}
     beside = {"config.yaml", "results.csv", ".results.csv.lock", "about.json", "report.html", "figures", "thumbnails"}
-    assert left == beside | set(MODELS)
+    assert left == beside | {".compare.lock"} | set(MODELS)
     for name, row in by_name(version).items():
         run = version / name
         assert row["error"] == ""
@@ -203,18 +208,21 @@ def test_the_table_ranks_all_models_and_marks_the_best(compared: Path) -> None:
     folder = compared / out.splitlines()[0].removeprefix("8 of 8 models, in ")
     rows = by_name(folder)
     shown = ranking(out)
-    assert sorted(model.replace(" ", "_") for _, model, _ in shown) == sorted(MODELS)
+    assert sorted(folder_name(model) for _, model, _ in shown) == sorted(MODELS)
     keys = []
     for _, model, cells in shown:
-        row = rows[model.replace(" ", "_")]
+        row = rows[folder_name(model)]
         matrix = json.loads(row["conf_mat"])
         right = sum(line[i] for i, line in enumerate(matrix))
-        expected = [f"{float(row['roc_auc']):.3f}", f"{right}/8", f"{float(row['accuracy']):.3f}"]
+        expected = [f"{float(row['val_accuracy']):.3f}", f"{right}/8", f"{float(row['accuracy']):.3f}"]
         assert cells.split() == [*expected, f"{float(row['training_time_mins']) * 60:.1f}", "s"]
-        keys.append((right, float(row["roc_auc"])))
-    assert keys == sorted(keys, reverse=True)
+        keys.append((-float(row["val_accuracy"]), float(row["val_loss"])))
+    assert keys == sorted(keys)
     assert len(set(keys)) > 1, "nothing is ranked"
-    assert [mark for mark, _, _ in shown] == ["★" if right == keys[0][0] else "" for right, _ in keys]
+    assert [mark for mark, _, _ in shown] == ["★", *[""] * 7]
+    page = (folder / "report.html").read_text()
+    assert page.count(">★ ") == 1
+    assert f">★ {shown[0][1]}<" in page
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -271,12 +279,13 @@ def test_hparams_of_all_runs_stand_side_by_side(version: Path) -> None:
         content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         session = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
         texts = {key: value.string_value for key, value in session.items() if value.HasField("string_value")}
-        parts = (texts[key] for key in ("backbone", "head", "optimizer", "hardware"))
-        assert "_".join(parts) == name
+        assert texts.keys() == {"backbone", "head", "optimizer"}  # what is constant is left out
+        assert f"{texts['backbone']}_{texts['head']}_{texts['optimizer']}_cpu" == name
         assert session["lr"].number_value == 0.01
         (accuracy,) = events.Scalars("test/accuracy")
         assert accuracy.value == pytest.approx(float(rows[name]["accuracy"]))
-        assert [len(events.Scalars(f"{part}/loss")) for part in ("train", "val")] == [3, 3]
+        parts = [EventAccumulator(str(version / name / part)).Reload() for part in ("train", "val")]
+        assert [len(part.Scalars("loss")) for part in parts] == [3, 3]
         assert events.Tags()["images"] == []  # figures of all models would take longer than to train them
 
 
@@ -540,6 +549,29 @@ def test_a_model_that_fails_is_a_row_and_is_run_again(tmp_path: Path, pictures: 
     assert len(ranking(ran.out)) == 4
     assert times(folder) == before
 
+    # What is doubtful is run again, and only that.
+    results = folder / "results.csv"
+    whole, name = results.read_text(), next(iter(by_name(folder)))
+    results.write_text(whole.replace(by_name(folder)[name]["conf_mat"], "[[1,"))
+    (folder / name / "curves.csv").unlink()
+    (folder / name / "curves.csv").mkdir()
+    (folder / "about.json").write_text("{")
+    ran = gel_fit("compare", "--resume", folder, cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, ""), ran.err
+    again = int(ran.out.split(" of 4 models")[0])
+    assert 1 <= again <= 4
+    assert all(row["conf_mat"].startswith("[[") and row["conf_mat"].endswith("]]") for row in read_rows(results))
+    assert read_comparison(folder).failed == []
+
+    # Two at once, and settings that are not whole, are one line.
+    with locked(folder):
+        assert_error(gel_fit("compare", "--resume", folder, cwd=tmp_path), "another gel-fit compare is running there")
+    settings = (folder / "config.yaml").read_text()
+    for cut in (settings[:-1], settings[: len(settings) // 2], "[", "backbones: [resnet18]\n", "\0"):
+        (folder / "config.yaml").write_text(cut)
+        assert_error(gel_fit("compare", "--resume", folder, cwd=tmp_path), "config.yaml", "begin a new comparison")
+    assert by_name(folder).keys() == rows.keys()
+
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
 def test_hardware_that_is_not_there_fails_alone(tmp_path: Path, pictures: Options) -> None:
@@ -606,7 +638,8 @@ def test_ctrl_c_keeps_what_is_done_and_the_rest_is_run_later(
     done = by_name(tmp_path / FOLDER)
     assert 2 <= len(done) < 8
     assert [row["error"] for row in done.values()] == [""] * len(done)
-    assert {model.replace(" ", "_") for _, model, _ in ranking(ran.out)} == done.keys()
+    assert {folder_name(model) for _, model, _ in ranking(ran.out)} == done.keys()
+    assert "★" not in ran.out  # nothing is chosen yet
     assert ran.out.endswith("\nthe rest: gel-fit compare --resume 0\n")
     assert not temporary_files(tmp_path)
 

@@ -21,12 +21,24 @@ from matplotlib.text import Text
 from PIL import Image
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from gel_lightning.comparison.drawing import Plot, plain, save, shorten
+from gel_lightning.comparison.drawing import Plot, save
 from gel_lightning.comparison.original import original_results
-from gel_lightning.comparison.plots import plots
+from gel_lightning.comparison.plots import AS_GOOD, WORSE, plots
 from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.summary import Summary
-from gel_lightning.training.figures import GRID, INK, MUTED, ON_DARK, ON_LIGHT, PALETTE, SURFACE, ink_on, report_style
+from gel_lightning.training.figures import (
+    GRID,
+    INK,
+    MUTED,
+    ON_DARK,
+    ON_LIGHT,
+    PALETTE,
+    SURFACE,
+    ink_on,
+    plain,
+    report_style,
+    shorten,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -134,6 +146,25 @@ def test_models_of_folds_alone_have_their_figures(odd, many) -> None:
     assert list(by_name(odd)) == ALL[:-1]
 
 
+def test_what_says_nothing_is_not_on_the_page(eight, figures, plain_fit, tmp_path) -> None:
+    assert [name for name, plot in figures.items() if not plot.on_page] == ["reliability"]
+    found = by_name(plain_fit)  # one split tells nothing apart
+    assert [name for name in found if not found[name].on_page] == ["metrics_heatmap", "reliability"]
+    full = by_name(summary_of(tmp_path / "c", skill=30.0, per_class=10, heads=["multi"]))
+    assert not full["metrics_bars"].on_page
+
+
+def test_scales_do_not_exaggerate(tmp_path) -> None:
+    found = by_name(summary_of(tmp_path / "c", skill=30.0, per_class=400, heads=["multi"], repeats=1))
+    for name in ("accuracy", "factors"):
+        low, high = found[name].figure.axes[0].get_xlim()
+        assert low <= 90
+        assert high > 100
+    low, high = found["effects"].figure.axes[0].get_xlim()
+    assert high - low >= 5
+    assert found["pairs"].figure.axes[0].images[0].get_array().max() <= 0.1
+
+
 def test_failed_models_are_in_no_figure(tmp_path) -> None:
     summary = summary_of(tmp_path / "c", failed=["resnet18_single_adam_cpu"], folds=0)
     found = by_name(summary)
@@ -186,17 +217,15 @@ def test_an_estimate_without_interval_has_no_whisker(tmp_path) -> None:
     assert [bar.get_width() for bar in bars["auroc"].patches] == [1] * len(summary.models)
 
 
-def test_heat_map_has_all_metrics_and_the_best_of_each_brightest(eight, figures) -> None:
+def test_heat_map_has_all_metrics_and_colours_what_can_be_told_apart(eight, figures) -> None:
     (axes,) = figures["metrics_heatmap"].figure.axes
     written = texts(axes)
     shares = axes.images[0].get_array()
     for column, metric in enumerate(eight.metrics):
         values = np.array([model.estimates[metric.key].value for model in eight.models])
         assert [float(written[row, column]) for row in range(8)] == pytest.approx(values.tolist(), abs=6e-4)
-        best, worst = (
-            (values.argmax(), values.argmin()) if metric.more_is_better else (values.argmin(), values.argmax())
-        )
-        assert (shares[best, column], shares[worst, column]) == (1, 0)
+        assert [share == AS_GOOD for share in shares[:, column]] == eight.not_worse[metric.key]
+    assert set(np.unique(shares)) == {AS_GOOD, WORSE}
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels[:3] == ["accuracy", "balanced accuracy", "precision of gel"]
     assert labels[-2:] == ["log loss ↓", "calibration error ↓"]
@@ -204,7 +233,7 @@ def test_heat_map_has_all_metrics_and_the_best_of_each_brightest(eight, figures)
 
 def test_heat_map_of_models_that_are_all_alike_or_have_no_value_is_drawn(plain_fit, tmp_path) -> None:
     (axes,) = by_name(plain_fit)["metrics_heatmap"].figure.axes
-    assert set(axes.images[0].get_array().flatten().tolist()) == {0.5}
+    assert set(axes.images[0].get_array().flatten().tolist()) == {AS_GOOD}
     model = plain_fit.models[0]
     nothing = model._replace(estimates=model.estimates | {"auroc": model.estimates["auroc"]._replace(value=math.nan)})
     without = Summary(plain_fit.comparison)

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,9 @@ from gel_lightning.comparison.records import (
     Comparison,
     CurvesFile,
     Outcome,
+    check_places,
+    finished,
+    locked,
     read_about,
     read_comparison,
     read_predictions,
@@ -179,6 +183,7 @@ def test_what_was_run_is_read_as_it_was_noted(command: str, near: list[list[str]
         "seed": False,
         "weights": {},
         "near_duplicates": near,
+        "epoch": {"monitor": "val/loss", "mode": "min"},
         **this_machine(),
     }
     with TemporaryDirectory() as temporary:
@@ -251,13 +256,26 @@ def swap_lines(text: str) -> str:
     return "".join([header, second, first, *rest])
 
 
+def other_class(text: str) -> str:
+    """Changes the class of a picture of a fold, in line 9."""
+    lines = text.splitlines(keepends=True)
+    swapped = {'"gel"': '"not_gel"', '"not_gel"': '"gel"'}
+    lines[8] = re.sub('"(not_)?gel"', lambda found: swapped[found[0]], lines[8])
+    return "".join(lines)
+
+
 NOTED = ("commands", "class_names", "drawn", "pictures", "folds", "repeats", "seed", "weights", "near_duplicates")
+NOT_ITS = ": "  # the results file is named
 NOT_NOTED = ": damaged (not what gel-fit compare notes); run gel-fit compare --resume"
 NOT_WHOLE = ": not a whole row of predictions; run its model again with gel-fit compare --resume"
 NOT_ALL = ": not the predictions of the test pictures, and of 2 folds, 2 times; run its model again"
 OTHERS = (
     ": resnet18 multi sgd cpu was tested on other pictures than resnet18 single sgd cpu, and cannot be compared with"
 )
+BESIDE = ("one cell", "a model twice")  # a line more, beside whole ones
+# These are of another program, which is not overwritten.
+NOT_RESUMED = ("of another program", "no text")
+NAMED = "resnet18 single sgd cpu"
 DAMAGES: dict[str, list[tuple[str, Damage, str]]] = {
     "about.json": [
         ("empty", edit(lambda _: ""), ": damaged (Expecting value"),
@@ -282,26 +300,53 @@ DAMAGES: dict[str, list[tuple[str, Damage, str]]] = {
         ("half a fold", noted(folds=2.5), NOT_NOTED),
         ("one fold", noted(folds=1), ": damaged (no such folds)"),
         ("no repeat", noted(repeats=0), ": damaged (no such folds)"),
+        (
+            "no way to choose an epoch",
+            noted(epoch={"monitor": "val/loss", "mode": "least"}),
+            ": damaged (no such choice",
+        ),
     ],
     "results.csv": [
         ("empty", edit(lambda _: ""), ": no model in it was fitted"),
         ("without rows", first_lines(1), ": no model in it was fitted"),
         ("of another program", edit(lambda _: "a,b\n1,2\n"), ": not a results file"),
         ("no text", lambda path: path.write_bytes(b"\xff\xfe"), ": not a results file"),
-        ("too few cells", edit(lambda text: text.rstrip("\n,") + "\n"), ", line 3: too few or too many cells; mend it"),
+        (
+            "too few cells",
+            edit(lambda text: text[: text.rindex(",")] + "\n"),
+            ", line 3: too few or too many cells; run its model again",
+        ),
         ("one cell", edit(lambda text: f"{text}1\n"), ", line 4: too few or too many cells"),
         ("too many cells", edit(lambda text: f"{text[:-1]},x\n"), ", line 3: too few or too many cells"),
         ("one huge cell", edit(lambda text: f'{text}"{"a" * 200_000}'), ": damaged (field larger than field limit"),
         *(
-            (f"a time of {time}", cells(2, **{name: time}), f", line 2: {name} is {time!r}, not a number; mend it")
+            (
+                f"a time of {time}",
+                cells(2, **{name: time}),
+                f", line 2: {name} is {time!r}, not a number; run its model again",
+            )
             for name, times in (
                 ("training_time_mins", ("", "soon", "nan", "-1", "inf", "1\n2")),
                 ("inference_time_secs", ("?",)),
             )
             for time in times
         ),
+        *(
+            (
+                f"{name} of {value}",
+                cells(2, **{name: value}),
+                f", line 2: {name} is {value!r}, not a number from 0 to 1",
+            )
+            for name, value in (("accuracy", ""), ("accuracy", "1.5"), ("precision", "-1"), ("val_accuracy", "nan"))
+        ),
+        *(
+            (f"counts {value}", cells(2, conf_mat=value), ", line 2: conf_mat is no matrix of counts; run its model")
+            for value in ("", "[[2, 0], [0,", "7", '[["2", 0], [0, 2]]', "[2, 0]", "[" * 9999)
+        ),
+        ("other counts", cells(2, conf_mat="[[1, 1], [1, 1]]"), f": the row of {NAMED} is not of its predictions; run"),
+        ("another accuracy", cells(2, accuracy="0.125"), f": the row of {NAMED} is not of its predictions; run"),
         ("a model twice", edit(lambda text: text + text.splitlines()[1] + "\n"), ", line 4: of the model of line 2;"),
-        ("a backbone elsewhere", cells(2, pretrained_model="../resnet18"), ", line 2: no model; mend it or remove"),
+        ("a backbone elsewhere", cells(2, pretrained_model="../resnet18"), ", line 2: no model; run its model again"),
         ("a head on two lines", cells(2, classifier_head="sin\ngle"), ", line 2: no model"),
         ("a failed model of no name", cells(2, error="it failed", opt_alg=""), ", line 2: no model"),
     ],
@@ -346,7 +391,8 @@ DAMAGES: dict[str, list[tuple[str, Damage, str]]] = {
         ("another picture", cells(9, path="other.png"), OTHERS),
         ("a picture less", first_lines(20), OTHERS),
         ("pictures in another order", edit(swap_lines), OTHERS),
-        ("a picture of the other class", cells(2, actual="not_gel"), OTHERS),
+        ("a fold's picture of the other class", edit(other_class), OTHERS),
+        ("a test picture of the other class", cells(2, actual="not_gel"), NOT_ITS),
     ],
     CURVED: [
         ("a folder", make_folder, ": Is a directory"),
@@ -371,7 +417,8 @@ DAMAGES: dict[str, list[tuple[str, Damage, str]]] = {
 def test_damage_is_an_error_of_one_line_that_names_the_file(path: str, damage: Damage, said: str, folder: Path) -> None:
     damage(folder / path)
     text = refused(lambda: Summary(read_comparison(folder)))
-    assert text.startswith(f"{folder / path}{said}")
+    named = folder / ("results.csv" if said is NOT_ITS else path)
+    assert text.startswith(f"{named}{said}")
 
 
 @pytest.mark.parametrize("values", [{"folds": 4, "repeats": 1}, {"folds": 10**12}, {"folds": None}])
@@ -380,6 +427,49 @@ def test_predictions_of_other_folds_than_are_noted_are_refused(values: dict[str,
     text = refused(lambda: read_comparison(folder))
     assert text.startswith(f"{folder / SINGLE / PREDICTIONS}: not the predictions of the test pictures")
     assert ("folds" in text) == (values["folds"] is not None)
+
+
+def test_a_model_that_was_not_validated_is_not_ranked_without_folds(tmp_path: Path) -> None:
+    folder = small(tmp_path / "version_0", folds=0)
+    cells(2, val_loss="")(folder / "results.csv")
+    text = refused(lambda: read_comparison(folder))
+    assert text == (
+        f"{folder}/results.csv: {NAMED} was not validated, and cannot be ranked; "
+        "run its model again with gel-fit compare --resume"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "damage", "refused_alone"),
+    [
+        pytest.param(path, damage, said is not OTHERS and name not in BESIDE, id=f"{Path(path).name} {name}")
+        for path, damages in DAMAGES.items()
+        for name, damage, said in damages
+        if path == PREDICTED or (path in (CURVED, "results.csv") and name not in NOT_RESUMED)
+    ],
+)
+def test_what_a_report_refuses_is_run_again(path: str, damage: Damage, refused_alone: bool, folder: Path) -> None:
+    about = read_about(folder)
+    assert [record.name for record in finished(folder, about)] == [NAMED, NAMED.replace("single", "multi")]
+    damage(folder / path)
+    left = [record.name for record in finished(folder, about)]
+    assert (len(left) < 2) == refused_alone
+
+
+def test_a_comparison_is_worked_on_by_one_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        text = refused(lambda: locked(tmp_path).__enter__())
+    assert text == f"{tmp_path}: another gel-fit compare is running there; wait until it has ended"
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["about.json", "report.html", "figures", "thumbnails"])
+def test_a_place_that_is_taken_is_named_before_the_work(name: str, tmp_path: Path) -> None:
+    check_places(tmp_path)
+    (tmp_path / name).touch() if "." not in name else (tmp_path / name).mkdir()
+    kind = "a file" if "." in name else "a folder"
+    assert refused(lambda: check_places(tmp_path)) == f"{tmp_path / name}: not {kind}; move it away"
 
 
 def test_what_is_no_comparison_is_refused(folder: Path) -> None:

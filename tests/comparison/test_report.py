@@ -1,3 +1,5 @@
+import base64
+import os
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -17,7 +19,7 @@ from gel_lightning.comparison.summary import Summary
 
 # Names that a page must show and not run, and that matplotlib must not take for formulas.
 ODD = ('<b>gel & "it\'s" $x$', "не гель 凝胶_1")
-GONE = "the picture is no longer there"
+GONE = "no thumbnail is kept"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 KINDS: dict[str, dict[str, Any]] = {
@@ -41,7 +43,7 @@ def reported(folder: Path, **options: Any) -> tuple[Path, Summary]:
         save_class(folder / "pictures" / name, 10, 1000 * label, striped=label == 0)
         save_class(folder / "pictures/test" / name, 5, 1000 * label + 500, striped=label == 0)
     made = make_comparison(folder / "made", pictures=folder / "pictures", per_class=10, **options)
-    return made, make_report(made)
+    return made, make_report(made, {str(path) for path in (folder / "pictures").rglob("*.png")})
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -173,12 +175,54 @@ def test_names_are_shown_and_not_run(browser: Any, tmp_path: Path) -> None:
     assert opened.complaints == []
     assert opened.page.title() == "Comparison of 3 models"
     shown = opened.page.inner_text("body")
-    assert shown.count(evil) == 3 + shown.count(f"{evil}\nthe picture")
+    assert shown.count(evil) == 3 + shown.count(f"{evil}\n{GONE}")
     for name in ODD:
         assert f"precision of {ODD[0]}" in shown
         assert name in shown
         words = "[...document.querySelectorAll('.plot svg')].map(svg => svg.textContent).join(' ')"
         assert name[:5] in opened.page.evaluate(words)  # long ones are cut there
+
+
+@pytest.mark.parametrize("kind", ["folds", "one split"])
+def test_tables_and_figures_fit_the_screen(browser: Any, kind: str, tmp_path: Path) -> None:
+    made, _ = reported(tmp_path, **KINDS[kind])
+    script = "[...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth + 1)"
+    desk = Opened(browser, made / "report.html")
+    desk.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert desk.page.evaluate(f"{script}.map(one => one.ariaLabel)") == []
+    phone = Opened(browser, made / "report.html", size=PHONE)
+    assert phone.page.evaluate(f"{script}.filter(one => one.querySelector('.plot')).length") == 0
+    plot = phone.page.query_selector(".plot")
+    widths = []
+    for _ in range(3):  # a tap enlarges it, and another one shrinks it
+        widths.append(plot.evaluate("plot => plot.clientWidth"))
+        plot.click()
+    assert widths[0] == widths[2] < 360 < widths[1]
+
+
+def test_a_page_of_paper_holds_all_columns(browser: Any, page_file: Path) -> None:
+    opened = Opened(browser, page_file, size={"width": 703, "height": 1000})  # an A4 page within its margins
+    opened.page.emulate_media(media="print")
+    wide = "[...document.querySelectorAll('table, .plot svg')].map(one => one.getBoundingClientRect().right)"
+    assert max(opened.page.evaluate(wide)) <= 703
+
+
+def test_only_the_best_figure_of_a_column_is_bold(browser: Any, tmp_path: Path) -> None:
+    made, _ = reported(tmp_path, **KINDS["one split"])
+    opened = Opened(browser, made / "report.html")
+    weights = (
+        "[...table.tBodies[0].rows].map(row => [...row.cells].map(cell => +getComputedStyle(cell).fontWeight > 500))"
+    )
+    texts = "[...table.tBodies[0].rows].map(row => [...row.cells].map(cell => cell.firstChild.textContent))"
+    bold, shown, values = opened.page.evaluate(weights), opened.page.evaluate(texts), opened.rows()
+    less = ["log loss", "calibration error"]
+    heads = opened.page.evaluate("[...table.tHead.rows[0].cells].map(cell => cell.innerText)")
+    assert not any(row[0] for row in bold)
+    for column in range(1, len(heads) - 2):
+        figures = [float(row[column]) for row in values]
+        best = shown[figures.index((min if heads[column] in less else max)(figures))][column]
+        alike = len({row[column] for row in shown}) == 1
+        assert [row[column] for row in bold] == [row[column] == best and not alike for row in shown], heads[column]
 
 
 def test_on_paper_nothing_is_hidden(browser: Any, page_file: Path, tmp_path: Path) -> None:
@@ -216,7 +260,9 @@ def test_a_report_leaves_whole_files_and_is_made_again_the_same(tmp_path: Path) 
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     page = before[made / "report.html"].decode()
-    assert all(f'id="figure-{Path(name).stem}"' in page for name in figures)
+    on_page = {Path(name).stem for name in figures if f'id="figure-{Path(name).stem}"' in page}
+    left_out = {Path(name).stem for name in figures} - on_page
+    assert {"reliability"} <= left_out <= {"reliability", "metrics_bars"}
     assert not temporary_files(tmp_path)
     make_report(made)
     assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
@@ -241,17 +287,77 @@ def test_a_report_is_made_again_elsewhere_without_the_pictures(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("no_plots")
+def test_only_pictures_of_the_comparison_are_in_the_page(tmp_path: Path) -> None:
+    made, _ = reported(tmp_path, **TWO)
+    page = (made / "report.html").read_text()
+    kept = sorted((made / "thumbnails").iterdir())
+    # Files that no comparison makes: links out of it, no pictures, large ones, a queue, which is never read.
+    secret = tmp_path / "secret.jpg"
+    shutil.copy(kept[0], secret)
+    kept[0].unlink()
+    kept[0].symlink_to(secret)
+    for path, content in zip(kept[1:4], (b"root:x:0:0", b"", secret.read_bytes()[:-400]), strict=True):
+        path.write_bytes(content)
+    Image.new("L", (400, 400)).save(kept[4], "JPEG")
+    Image.new("L", (40, 40)).save(kept[5], "PNG")
+    kept[6].unlink()
+    os.mkfifo(kept[6])
+    make_report(made)
+    again = (made / "report.html").read_text()
+    assert again.count(GONE) >= 7
+    for path in kept[7:]:
+        assert base64.b64encode(path.read_bytes()).decode() in again
+    assert base64.b64encode(secret.read_bytes()).decode() not in again
+    assert base64.b64encode(b"root:x:0:0").decode() not in again
+    # The pictures that somebody else's predictions name are not read.
+    shutil.rmtree(made / "thumbnails")
+    make_report(made)
+    assert "<img src=" not in (made / "report.html").read_text()
+    # A folder of thumbnails that is elsewhere is none of the comparison's.
+    make_report(made, {str(path) for path in (tmp_path / "pictures").rglob("*.png")})
+    assert (made / "report.html").read_text() == page
+    (made / "thumbnails").rename(tmp_path / "elsewhere")
+    (made / "thumbnails").symlink_to(tmp_path / "elsewhere")
+    make_report(made)
+    assert "<img src=" not in (made / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_methods_say_what_was_done(tmp_path: Path) -> None:
+    made, _ = reported(tmp_path, **TWO)
+    page = re.sub(r"\s+", " ", (made / "report.html").read_text())
+    methods = page[page.index('<section id="methods">') : page.index('<section id="run">')]
+    for words in (
+        *(
+            "16 pictures for training, 4 for validation and 10 for testing",
+            "8-bit grey",
+            "a square of 224 by 224 pixels",
+        ),
+        *(
+            "for 20 epochs in batches of 23, by adam or sgd with a learning rate of 0.001",
+            "the epoch of the lowest val/loss",
+        ),
+        *("5-fold cross-validation", "dealt 2 times", "Nadeau and Bengio 2003", "Holm", "Clopper and Pearson 1934"),
+    ):
+        assert words in methods
+    one_split, _ = reported(tmp_path / "other", folds=0, **TWO)
+    page = (one_split / "report.html").read_text()
+    assert "highest accuracy on the validation pictures" in page
+    assert "Nadeau" not in page
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_a_report_has_what_the_summary_has(tmp_path: Path) -> None:
     made, summary = reported(tmp_path, failed=["resnet18_multi_sgd_cpu"])
     page = (made / "report.html").read_text()
     names = re.findall(r'<th scope="row" data-value="([^"]+)"', page)
     assert names == [model.name for model in summary.models]
     assert len(names) == 7
-    assert "resnet18 multi sgd cpu: RuntimeError: it did not work" in page
+    assert "resnet18 multi sgd: RuntimeError: it did not work" in page
     for model in summary.models:
         for metric in summary.metrics:
             assert f'data-value="{model.estimates[metric.key].value}"' in page
-        assert f"{model.right}/{model.total}, " in page
+        assert f"{model.right}/{model.total}<" in page
     assert page.count("better</td>") + page.count("no difference shown</td>") == len(summary.pairs) == 21
     assert "21/22" in page  # the original's best
     assert "gel-fit compare --folds 5 --repeats 2" in page

@@ -9,9 +9,17 @@ from made_up import CLASSES, change_about, make_comparison
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from gel_lightning.comparison.records import PREDICTIONS, Outcome, read_comparison, write_predictions
+from gel_lightning.comparison.records import (
+    PREDICTIONS,
+    Outcome,
+    confusion_counts,
+    model_folder,
+    read_comparison,
+    write_predictions,
+)
 from gel_lightning.comparison.statistics import compare_pairs, exact_interval, factor_effects, resampled_share
 from gel_lightning.comparison.summary import ModelSummary, Summary, right_of
+from gel_lightning.training.results import rewrite_results
 
 THREE = ("blot", "gel", "photo")
 CATS = ("cat", "dog", "eel")
@@ -50,7 +58,7 @@ def expected(rows: list[dict[str, str]], classes: Sequence[str], positive: int) 
 
 
 def folder_of(model: ModelSummary, folder: Path) -> Path:
-    return folder / "version_0" / model.name.replace(" ", "_")
+    return folder / "version_0" / model.record.name.replace(" ", "_")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +120,12 @@ def write_model(folder: Path, name: str, right: Sequence[int], sure: float = 0.9
         paths = tuple(f"{fold}_{i}.png" for i in range(10))
         outcomes.append(Outcome(int(fold > 0), fold, paths, labels, probabilities))
     write_predictions(folder / "version_0" / name / PREDICTIONS, CLASSES, outcomes)
+    rows = read_rows(folder / "version_0/results.csv")
+    matrix = confusion_counts(outcomes[:1], 2)
+    for row in rows:
+        if model_folder(row) == name:
+            row |= {"conf_mat": str(matrix.tolist()), "accuracy": str(matrix.trace() / 10)}
+    rewrite_results(folder / "version_0/results.csv", rows)
 
 
 @pytest.fixture
@@ -134,34 +148,50 @@ def test_the_best_is_the_most_accurate_in_cross_validation_and_not_on_the_test_p
     write_model(two_models, VGG, [2, 9, 8])
     found = read_two(two_models)
     assert [(model.name, model.right, model.total) for model in found.models] == [
-        ("vgg16 single sgd cpu", 2, 10),
-        ("resnet18 single sgd cpu", 10, 10),
+        ("vgg16 single sgd", 2, 10),
+        ("resnet18 single sgd", 10, 10),
     ]
     assert [model.estimates["accuracy"].value for model in found.models] == pytest.approx([0.85, 0.65])
-    assert (found.pairs[0].first, found.pairs[0].second) == ("vgg16 single sgd cpu", "resnet18 single sgd cpu")
+    assert (found.pairs[0].first, found.pairs[0].second) == ("vgg16 single sgd", "resnet18 single sgd")
     assert found.models[1].test_accuracy == exact_interval(10, 10)
 
 
-def test_of_equally_accurate_models_test_pictures_decide_and_then_how_well_they_rank(two_models: Path) -> None:
-    write_model(two_models, RESNET, [5, 8, 8], sure=0.9)
+def test_of_equally_accurate_models_that_of_the_lowest_log_loss_is_the_best(two_models: Path) -> None:
+    write_model(two_models, RESNET, [9, 8, 8], sure=0.9)
     write_model(two_models, VGG, [5, 8, 8], sure=0.6)
-    path = two_models / "version_0" / VGG / PREDICTIONS
-    for turned in (False, True):  # the two that are wrong are now the least sure, and so well above the others
-        if turned:
-            path.write_text(path.read_text().replace(",0.6", ",0.95").replace(",0.4", ",0.05"))
-            text = path.read_text().replace('8.png","gel",0.05,0.95', '8.png","gel",0.45,0.55')
-            path.write_text(text.replace('9.png","not_gel",0.95,0.05', '9.png","not_gel",0.55,0.45'))
+    for sure, best in ((0.9, "vgg16"), (0.55, "resnet18")):
+        write_model(two_models, RESNET, [9, 8, 8], sure=sure)
         found = read_two(two_models)
         assert [model.estimates["accuracy"].value for model in found.models] == pytest.approx([0.8, 0.8])
-        aurocs = [model.estimates["auroc"].value for model in found.models]
-        assert aurocs == sorted(aurocs, reverse=True)
-        assert found.models[0].record.levels["backbone"] == ("vgg16" if turned else "resnet18")
-        assert (aurocs[0] > aurocs[1]) == turned
+        losses = [model.estimates["log_loss"].value for model in found.models]
+        assert losses[0] < losses[1]
+        assert (found.models[0].record.levels["backbone"] == best) == (sure == 0.9)
     assert (found.pairs[0].difference.value, found.pairs[0].difference.p, found.pairs[0].shown) == (0, 1, False)
-    write_model(two_models, RESNET, [6, 8, 8])
-    found = read_two(two_models)
-    assert [model.right for model in found.models] == [6, 5]
-    assert found.models[0].estimates["auroc"].value < found.models[1].estimates["auroc"].value
+
+
+def test_without_folds_validation_chooses_and_the_test_pictures_do_not(tmp_path: Path) -> None:
+    folder = make_comparison(tmp_path / "version_0", folds=0, skill={"adam": 3.0, "sgd": 0.1}, heads=["single"])
+    rows = read_rows(folder / "results.csv")
+    chosen = {"resnet18 sgd": (0.95, 0.2), "mobilenet_v2 sgd": (0.95, 0.1)}
+    for row in rows:
+        row["val_accuracy"], row["val_loss"] = map(
+            str, chosen.get(f"{row['pretrained_model']} {row['opt_alg']}", (0.5, 0.01))
+        )
+    rewrite_results(folder / "results.csv", rows)
+    found = Summary(read_comparison(folder))
+    assert [model.name for model in found.models[:2]] == ["mobilenet_v2 single sgd", "resnet18 single sgd"]
+    assert found.models[0].right < found.models[2].right
+    assert found.models[0].chosen_by == (0.95, 0.1)
+
+
+def test_only_what_tests_show_is_called_worse_than_the_best(tmp_path: Path) -> None:
+    found = summary(tmp_path, skill={"resnet18": 3.0, "mobilenet_v2": 0.0}, heads=["single"], repeats=4)
+    backbones = [model.record.levels["backbone"] for model in found.models]
+    assert found.not_worse["accuracy"] == [backbone == "resnet18" for backbone in backbones]
+    assert found.not_worse["log_loss"] == [backbone == "resnet18" for backbone in backbones]
+    assert set(map(len, found.not_worse.values())) == {4}
+    one_split = summary(tmp_path / "other", folds=0, heads=["single"])
+    assert all(all(alike) for alike in one_split.not_worse.values())
 
 
 @pytest.mark.parametrize(("right", "value"), [(10, 1.0), (0, 0.0)])
@@ -208,16 +238,16 @@ def test_without_folds_the_test_pictures_are_all_there_is(tmp_path: Path) -> Non
         assert model.estimates["accuracy"] == model.test_accuracy == exact_interval(model.right, 20)
         for metric in found.metrics[1:]:
             assert model.estimates[metric.key] == pytest.approx((model.test[metric.key], np.nan, np.nan), nan_ok=True)
-    rights = [model.right for model in found.models]
-    assert rights == sorted(rights, reverse=True)
-    assert len(set(rights)) > 2
+    keys = [(-model.record.validation[0], model.record.validation[1]) for model in found.models]
+    assert keys == sorted(keys)
+    assert len(set(keys)) > 2
 
 
 def test_one_model_alone_is_compared_with_none(tmp_path: Path) -> None:
     one = {"backbones": ["vgg16"], "heads": ["multi"], "optimizers": ["sgd", "adam"]}
     found = summary(tmp_path, **one, failed=["vgg16_multi_adam_cpu"], skill=0.5)
     (model,) = found.models
-    assert model.name == "vgg16 multi sgd cpu"
+    assert (model.name, model.record.name) == ("vgg16 multi sgd", "vgg16 multi sgd cpu")
     assert (found.pairs, found.effects, found.factors) == ([], [], [])
     assert model.estimates["accuracy"].low < model.estimates["accuracy"].value < model.estimates["accuracy"].high
     assert len(found.comparison.failed) == 1

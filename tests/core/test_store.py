@@ -1,8 +1,13 @@
+import errno
 import multiprocessing
 import os
+import resource
 import shutil
+import socket
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +113,9 @@ def test_numbers_keep_every_bit(dtype: Any, tmp_path: Path) -> None:
     assert taken.tobytes() == np.stack([rows[0], rows[1]]).tobytes()
 
 
-def test_rows_are_mapped_and_cannot_hold_code(tmp_path: Path) -> None:
+def test_rows_cannot_hold_code(tmp_path: Path) -> None:
     fill(make(tmp_path), numbers(5))
     (path,) = tmp_path.glob("*/*.npy")
-    assert isinstance(make(tmp_path).find([digest(0)])._rows[0].base.base, np.memmap)
     assert len(np.load(path, allow_pickle=False)) == 5
     np.save(path, np.array([{"a": 1}, None]), allow_pickle=True)  # which would be loaded by unpickling
     assert make(tmp_path).find([digest(0)]).missing.all()
@@ -316,3 +320,174 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         fill(make(tmp_path), numbers(1))
     tmp_path.chmod(0o700)
     assert make(tmp_path).find([digest(0)]).missing.all()
+
+
+# Many files, and files that are no files
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@contextmanager
+def open_file_limit(number: int) -> Iterator[None]:
+    """Lets this process have no more than so many open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_small_files_are_merged_when_rows_are_added(tmp_path: Path) -> None:
+    rows = numbers(100)
+    for number, row in rows.items():
+        fill(make(tmp_path), {number: row})
+        assert len(list(make(tmp_path).folder.glob("*.npy"))) <= module.FEW_FILES
+    assert_holds(make(tmp_path), rows)
+    (contents,) = list_stores(tmp_path)
+    assert contents.rows == 100
+
+
+def test_merging_keeps_each_row_once_and_no_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, rows = make(tmp_path), numbers(40)
+    monkeypatch.setattr(module, "FEW_FILES", 1000)
+    for number in [*range(20), *range(10)]:
+        fill(store, {number: rows[number]})
+    seconds = store.find([digest(number) for number in range(20)]).seconds
+    damaged = next(path for path in store.folder.glob("*.npy") if digest(15) in path.read_bytes())
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    monkeypatch.setattr(module, "FEW_FILES", 16)
+    fill(store, {30: rows[30]})
+    (path,) = store.folder.glob("*.npy")
+    assert len(np.load(path)) == 20
+    held = {number: row for number, row in rows.items() if (number < 20 and number != 15) or number == 30}
+    assert_holds(store, held, list(range(40)))
+    assert 0 < store.find([digest(number) for number in held]).seconds <= seconds + 1
+
+
+def test_large_files_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_BYTES", 2000)
+    store, rows = make(tmp_path), numbers(1000)
+    for first in range(0, 1000, 50):
+        fill(store, {number: rows[number] for number in range(first, first + 50)})
+    large = set(store.folder.glob("*.npy"))
+    assert len(large) == 20
+    fill(store, {5000: rows[0]})
+    assert len(set(store.folder.glob("*.npy")) - large) == 1
+    assert_holds(store, rows | {5000: rows[0]})
+
+
+def test_rows_that_were_found_outlive_the_merging(tmp_path: Path) -> None:
+    rows = numbers(3000)  # more than SMALL_BYTES
+    fill(make(tmp_path), rows)
+    found = make(tmp_path).find([digest(number) for number in rows])
+    for number in range(20):
+        fill(make(tmp_path), {5000 + number: rows[number]})
+    assert len(list(make(tmp_path).folder.glob("*.npy"))) < 20
+    np.testing.assert_array_equal(found.take(range(3000)), np.array(list(rows.values())))
+    assert_holds(make(tmp_path), rows)
+
+
+def test_rows_are_found_though_another_process_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after the files were listed, the first of them is merged with others and removed."""
+    store, rows = make(tmp_path), numbers(30)
+    monkeypatch.setattr(module, "FEW_FILES", 1000)
+    for number, row in rows.items():
+        fill(store, {number: row})
+    monkeypatch.setattr(module, "FEW_FILES", 16)
+    usual, opened = module.opened_records, []
+
+    def merged_first(path: Path, *args: Any) -> Any:
+        opened.append(path)
+        if len(opened) == 3:
+            monkeypatch.setattr(module, "opened_records", usual)
+            make(tmp_path)._merge()
+        return usual(path, *args)
+
+    monkeypatch.setattr(module, "opened_records", merged_first)
+    assert_holds(store, rows)
+    assert len(list(store.folder.glob("*.npy"))) == 1
+
+
+@pytest.mark.parametrize("size", [1, 10_000], ids=["small files", "large files"])
+def test_more_files_than_may_be_open(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path, KEY, np.float64, size)
+    monkeypatch.setattr(module, "FEW_FILES", 1000)
+    for number in range(60):
+        with store.adding() as add:
+            add([digest(number)], np.full((1, size), number))
+    wanted = [digest(number) for number in range(60)]
+    with open_file_limit(50):
+        if size == 1:
+            np.testing.assert_array_equal(store.find(wanted).take(range(60))[:, 0], np.arange(60))
+        else:
+            with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+                store.find(wanted)
+            monkeypatch.setattr(module, "FEW_FILES", 16)
+            with store.adding() as add:
+                add([digest(60)], np.full((1, size), 60))
+            np.testing.assert_array_equal(store.find(wanted).take(range(60))[:, 0], np.arange(60))
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    before = open_files()
+    fill(make(tmp_path), numbers(3000))
+    found = make(tmp_path).find([digest(number) for number in range(3000)])
+    assert open_files() == before + 1
+    del found
+    assert open_files() == before
+
+
+def test_a_file_cut_short_while_in_use_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) -> None:
+    fill(make(tmp_path), numbers(3000))
+    found = make(tmp_path).find([digest(number) for number in range(3000)])
+    (path,) = tmp_path.glob("*/*.npy")
+    os.truncate(path, 1000)
+    assert found.take([0]).shape == (1, LENGTH)
+    assert "run again" in refused(lambda: found.take([2999]))
+    assert make(tmp_path).find([digest(number) for number in range(3000)]).missing.sum() > 2900
+
+
+@pytest.mark.parametrize("name", [f"{'0' * 32}.npy", "key.json", f".{'0' * 32}.npy.abc.tmp"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "socket", "dangling link"])
+def test_what_is_no_file_is_left_alone(name: str, kind: str, tmp_path: Path) -> None:
+    store = make(tmp_path)
+    fill(store, numbers(3))
+    place = store.folder / name
+    place.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+        (place / "mine").touch()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound, pytest.MonkeyPatch.context() as patch:
+            patch.chdir(store.folder)  # a socket's path may be no longer than 108 bytes
+            bound.bind(name)
+    else:
+        place.symlink_to("nowhere")
+    assert_holds(make(tmp_path), numbers(3))
+    assert list_stores(tmp_path)[0].rows == 3
+    assert clear_stores(tmp_path) > 0
+    assert [path.name for path in store.folder.iterdir()] == [name]
+    if name != "key.json" or kind == "dangling link":
+        fill(make(tmp_path), numbers(3))
+        assert_holds(make(tmp_path), numbers(3))
+
+
+def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path: Path) -> None:
+    store, rows = make(tmp_path), numbers(40)
+    fill(store, {0: rows[0]})
+    old, new, mine = (
+        store.folder / f".{'0' * 32}.npy.abcdefgh.tmp",
+        store.folder / f".{'1' * 32}.npy.abcdefgh.tmp",
+        store.folder / ".thesis.tmp",
+    )
+    for path in (old, new, mine):
+        path.write_bytes(b"half")
+    for path in (old, mine):
+        os.utime(path, (0, 0))
+    fill(store, {1: rows[1]})
+    assert [path.exists() for path in (old, new, mine)] == [False, True, True]

@@ -53,8 +53,8 @@ def test_what_there_is(train, capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["gel", "3", "60", "to", "60,", "median", "60", "40", "to", "40,", "median", "40"] in rows
     assert ["not_gel", "3", "30", "to", "32,", "median", "31", "50", "to", "50,", "median", "50"] in rows
-    assert ["PNG", "L", "3", "0"] in rows
-    assert ["JPEG", "L", "0", "3"] in rows
+    assert ["PNG", "8-bit", "grey", "3", "0"] in rows
+    assert ["JPEG", "8-bit", "grey", "0", "3"] in rows
     assert "across" not in str(rows)
 
 
@@ -139,10 +139,19 @@ def test_odd_file_names_are_shown_as_they_are(train, capfd):
 
 
 def test_files_that_are_left_out(train, capsys):
-    for name in ("notes.txt", "gel/photo.heic", "gel/photo2.HEIC", "gel/LICENSE", "gel/.DS_Store"):
+    for name in ("notes.txt", "gel/photo.psd", "gel/photo2.PSD", "gel/LICENSE", "gel/.DS_Store"):
         (train / name).touch()
     assert check("train") == 0
-    assert "Files left out for their suffix: 2 .heic" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "train: 4 files left out, not taken for pictures: 2 .psd, 1 without a suffix, 1 .txt." in output
+
+
+def test_pictures_of_several_pages(train, capsys):
+    pages = [Image.fromarray(np.random.default_rng(seed).integers(0, 255, (9, 9), np.uint8)) for seed in (70, 71, 72)]
+    pages[0].save(train / "gel" / "pages.tif", save_all=True, append_images=pages[1:])
+    assert check("train") == 0
+    output = capsys.readouterr().out
+    assert "1 picture of several pages or frames, of which one is read:\n  gel/pages.tif: page 1 of 3\n" in output
 
 
 def test_errors_are_those_of_the_folders(train, tmp_path):

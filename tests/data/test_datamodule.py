@@ -441,6 +441,31 @@ def test_folders_that_will_not_do_are_errors_of_one_line(train_dir: Path, tmp_pa
     assert "nothing" in refused(lambda: make(predict_dir=tmp_path / "nothing").setup("predict"))
 
 
+def test_class_names_are_known_before_anything_is_read(
+    train_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert GelDataModule().class_names == GelDataModule(drawn=True).class_names == ("gel", "not_gel")
+    assert not list(tmp_path.iterdir())
+    for place in ("pictures/photo/a.png", "pictures/blot/b.png", "data/drawn/dataset/x/c.png"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_bytes(b"no picture")
+    data = GelDataModule("pictures")
+    assert data.class_names == ("blot", "photo")
+    (tmp_path / "pictures/another").mkdir()
+    assert data.class_names == ("another", "blot", "photo")
+    assert "only the class folder x" in refused(lambda: GelDataModule(drawn=True).class_names)
+    assert "absent" in refused(lambda: GelDataModule("absent").class_names)
+    assert make(train_dir).class_names == ("gel", "not_gel")
+
+
+def test_pictures_to_test_on_may_lack_a_class(train_dir: Path, tmp_path: Path) -> None:
+    save_picture(tmp_path / "not_gel/1.png", 1, striped=False)
+    data = make(train_dir, test_dir=tmp_path)
+    data.setup("fit")
+    assert (data.parts["test"].labels, data.parts["test"].class_names) == ([1], ["gel", "not_gel"])
+
+
 def test_test_folder_of_other_classes_is_refused(train_dir: Path, tmp_path: Path) -> None:
     for number, kind in enumerate(("gel", "blot")):
         save_picture(tmp_path / kind / "1.png", number, striped=True)
@@ -566,3 +591,22 @@ def test_checkpoint_brings_back_size_and_split(unbalanced: Path, tmp_path: Path)
     assert names(fresh) == names(data)
     fresh.trainer = None  # else these are vectors
     assert next(iter(fresh.test_dataloader()))[0].shape[-1] == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("batch_size", [0, 10**7]),
+        ("image_size", [0, -1, 100_000]),
+        ("num_workers", [-1, 10**20]),
+        ("views", [0, 10**9]),
+        ("val_fraction", [-0.1, 1.5, float("nan")]),
+        ("test_fraction", [-0.1, 1.5, float("nan")]),
+    ],
+)
+def test_a_number_out_of_range_is_an_error_that_names_the_option(name: str, values: list[Any]) -> None:
+    for value in values:
+        options: dict[str, Any] = {name: value}
+        assert f"--data.{name} is {value}; give a number from" in refused(
+            lambda options=options: GelDataModule(**options)
+        )

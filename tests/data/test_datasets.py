@@ -20,8 +20,7 @@ from gel_lightning.data.datasets import (
     PictureDataset,
     UnlabelledDataset,
     ViewSampler,
-    picture_transform,
-    unit_values,
+    picture_values,
 )
 from gel_lightning.data.folders import read_class_folders
 from gel_lightning.data.images import picture_digest, read_picture
@@ -52,7 +51,7 @@ def make(folder: Path, *transforms: object, seed: int = 0) -> PictureDataset:
 def test_view_0_is_the_picture_itself_and_the_others_are_not(folder: Path) -> None:
     dataset = make(folder, CROP)
     for place, path in enumerate(dataset.paths):
-        plain = unit_values(picture_transform(32)(read_picture(path)))
+        plain = picture_values(read_picture(path), 32)
         assert plain.shape == (1, 32, 32)
         assert 0 <= plain.min() < plain.max() <= 1
         views = [dataset[place + view * len(dataset)] for view in range(4)]
@@ -205,7 +204,7 @@ def test_a_bad_file_is_black_and_says_why(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     dataset = UnlabelledDataset([good, tmp_path / "bad.png"], 32)
     assert len(dataset) == 2
-    assert dataset[0][0].equal(unit_values(picture_transform(32)(read_picture(good))))
+    assert dataset[0][0].equal(picture_values(read_picture(good), 32))
     assert dataset[0][1:] == (str(good), "")
     picture, path, reason = dataset[1]
     assert not picture.any()

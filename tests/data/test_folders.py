@@ -1,7 +1,15 @@
 import pytest
+from PIL import Image
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.data.folders import LabelledPictures, find_pictures, read_class_folders, visible_files
+from gel_lightning.data.folders import (
+    LabelledPictures,
+    class_folders,
+    find_pictures,
+    folder_notes,
+    read_class_folders,
+    visible_files,
+)
 
 
 @pytest.fixture
@@ -40,12 +48,36 @@ class TestReadClassFolders:
         folder = make(
             *("gel/a.png", "not_gel/b.png", "README.txt", ".DS_Store", "gel/Thumbs.db", "gel/._a.png"),
             *("gel/.cache/c.png", ".ipynb_checkpoints/d.png", ".e.png", "gel/notes.txt", "gel/png"),
+            *("gel/@eaDir/a.png/thumb.jpg", "__MACOSX/gel/a.png", "not_gel/__MACOSX/b.png"),
         )
-        assert [path.name for path in read_class_folders(folder).paths] == ["a.png", "b.png"]
+        found = read_class_folders(folder)
+        assert [path.name for path in found.paths] == ["a.png", "b.png"]
+        assert found.class_names == ["gel", "not_gel"]
+        assert found.left_out == {".txt": 2, "": 1}
+        assert folder_notes("data", found) == [
+            "data: 3 files left out, not taken for pictures: 2 .txt, 1 without a suffix"
+        ]
+
+    def test_files_without_a_suffix_are_looked_into(self, make):
+        folder = make("gel/scan", "gel/a.png", "not_gel/README", "not_gel/b.png", "beside")
+        for name in ("gel/scan", "beside"):
+            Image.new("L", (4, 4)).save(folder / name, "PNG")
+        with pytest.raises(GelError, match=r"1 picture \(beside\) beside the class folders"):
+            read_class_folders(folder)
+        (folder / "beside").unlink()
+        assert [path.name for path in read_class_folders(folder).paths] == ["a.png", "scan", "b.png"]
+        assert [path.name for path in find_pictures(folder).paths] == ["a.png", "scan", "b.png"]
+
+    def test_folders_that_all_classes_share_get_a_word(self, make):
+        folder = make("train/gel/a.png", "train/not_gel/a.png", "val/gel/b.png", "val/not_gel/b.png")
+        (note,) = folder_notes("data", read_class_folders(folder))
+        assert note.startswith("data: the class folders train, val all have the folders gel, not_gel in them.")
+        (folder / "val" / "c.png").touch()
+        assert folder_notes("data", read_class_folders(folder)) == []
 
     def test_labels_follow_the_class_names_given(self, make):
         folder = make("a/1.png", "b/2.png")
-        assert read_class_folders(folder, ["b", "a"]) == (
+        assert read_class_folders(folder, ["b", "a"])[:3] == (
             [folder / "b/2.png", folder / "a/1.png"],
             [0, 1],
             ["b", "a"],
@@ -67,6 +99,9 @@ class TestReadClassFolders:
             (["gel/a.png", "plot/b.png"], ["gel", "not_gel"], r"missing: not_gel; extra: plot"),
             (["gel/a.png"], ["gel", "not_gel"], r"missing: not_gel; extra: none"),
             (["gel/a", "not_gel/a", "blot/a"], ["gel", "not_gel"], r"missing: none; extra: blot"),
+            (["gel /a.png", "not_gel/b.png"], ["gel", "not_gel"], r"missing: gel; extra: 'gel '"),
+            (["=gel/a.png", "not_gel/b.png"], None, r"=gel: a spreadsheet would take .*: rename the folder"),
+            (["-/a.png", "not_gel/b.png"], None, r"-: a spreadsheet would take .*: rename the folder"),
         ],
     )
     def test_errors(self, make, names, class_names, message):
@@ -75,6 +110,22 @@ class TestReadClassFolders:
             read_class_folders(folder, class_names)
         assert str(caught.value).startswith(str(folder))
         assert "\n" not in str(caught.value)
+
+    def test_some_classes_may_be_absent_if_that_is_asked_for(self, make):
+        folder = make("gel/1.png")
+        assert read_class_folders(folder, ["blot", "gel"], every_class=False) == (
+            [folder / "gel/1.png"],
+            [1],
+            ["blot", "gel"],
+        )
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [(["blot/a.png"], "missing: gel, not_gel; extra: blot"), (["notes.txt"], "its class folders are none, those")],
+    )
+    def test_other_classes_may_not(self, make, names, message):
+        with pytest.raises(GelError, match=message):
+            read_class_folders(make(*names), ["gel", "not_gel"], every_class=False)
 
     def test_no_such_folder(self, tmp_path):
         with pytest.raises(GelError, match=r"missing: cannot be opened \(No such file or directory\): check"):
@@ -87,11 +138,19 @@ class TestReadClassFolders:
 
 class TestFindPictures:
     def test_a_file_of_any_suffix(self, make):
-        assert find_pictures(make("scan.001") / "scan.001") == [make() / "scan.001"]
+        assert find_pictures(make("scan.001") / "scan.001").paths == [make() / "scan.001"]
 
     def test_a_folder_of_any_depth(self, make):
         folder = make("z.png", "a/b/c.tif", "a/notes.txt", ".hidden/d.png")
-        assert find_pictures(str(folder)) == [folder / "a/b/c.tif", folder / "z.png"]
+        assert find_pictures(str(folder)).paths == [folder / "a/b/c.tif", folder / "z.png"]
+        assert find_pictures(folder).left_out == {".txt": 1}
+
+    def test_other_pictures_are_found_too(self, make):
+        folder = make("a.psd", "b.PDF", "c.png", "d.docx", "e.heic", "f.jfif")
+        assert [path.name for path in find_pictures(folder).paths] == ["a.psd", "b.PDF", "c.png", "e.heic", "f.jfif"]
+        assert folder_notes(folder, find_pictures(folder)) == [
+            f"{folder}: 1 file left out, not taken for pictures: 1 .docx"
+        ]
 
     @pytest.mark.parametrize(("name", "message"), [("missing", "cannot be opened"), ("", "no picture in it")])
     def test_errors(self, make, name, message):
@@ -109,7 +168,7 @@ class TestVisibleFiles:
         (folder / "gel" / "there").symlink_to(tmp_path / "elsewhere")
         (folder / "gel" / "there_too").symlink_to(tmp_path / "elsewhere")
         assert len(visible_files(folder / "gel")) == 4
-        assert [path.name for path in find_pictures(folder / "gel")] == ["a.png", "b.png", "c.png"]
+        assert [path.name for path in find_pictures(folder / "gel").paths] == ["a.png", "b.png", "c.png"]
 
     def test_a_class_folder_may_be_a_link(self, make, tmp_path):
         folder = make("gel/a.png")
@@ -127,3 +186,13 @@ class TestVisibleFiles:
         for read in (read_class_folders, find_pictures, visible_files):
             with pytest.raises(GelError, match=r"data: cannot be listed \(Permission denied\)"):
                 read(folder)
+
+
+class TestClassFolders:
+    def test_names_without_a_look_into_the_folders(self, make):
+        assert class_folders(make("not_gel/notes.txt", "gel/a.png", ".git/x.png", "b.png")) == ["gel", "not_gel"]
+
+    @pytest.mark.parametrize(("names", "message"), [(["gel/a.png"], "only the class folder gel"), (["a"], "no class")])
+    def test_fewer_than_two(self, make, names, message):
+        with pytest.raises(GelError, match=message):
+            class_folders(make(*names))

@@ -3,6 +3,8 @@ import io
 import os
 import pickle
 import struct
+import threading
+import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -195,6 +197,12 @@ class TestTransparency:
         assert found.shape == (5, 7)
         assert (found == 50).all()
 
+    @pytest.mark.parametrize("name", ["alpha.png", "alpha.tif"])
+    @pytest.mark.parametrize("alpha", [0, 100])
+    def test_alpha_that_is_nowhere_opaque_is_ignored(self, tmp_path, name, alpha):
+        rgba = np.dstack([GREY, GREY, GREY, np.full_like(GREY, alpha)])
+        np.testing.assert_array_equal(pixels(saved(tmp_path / name, rgba)), GREY)
+
     @pytest.mark.parametrize("alpha", [0, 100])
     def test_wholly_transparent(self, tmp_path, alpha):
         rgba = np.full((1, 1, 4), alpha, np.uint8)
@@ -257,7 +265,7 @@ class TestDeepPictures:
         chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
         data = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
         (tmp_path / "colour.png").write_bytes(data)
-        assert pixels(tmp_path / "colour.png").tolist() == [[255, 128]]
+        assert pixels(tmp_path / "colour.png").tolist() == [[255, 0]]  # scaled by its own range
 
 
 class TestOrientation:
@@ -312,10 +320,13 @@ class TestErrors:
             ("missing.png", None, "No such file"),
             ("empty.png", b"", "empty"),
             ("text.png", b"this is a table, not a picture", "not a picture"),
-            ("page.png", b"%PDF-1.7 not a picture", "not a picture"),
+            ("page.png", b"%PDF-1.7 not a picture", "is a PDF document, not a picture"),
             ("drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
             ("huge.png", png_header(60_000, 60_000), "more than 89,478,485 pixels"),
             ("large.png", png_header(10_000, 9_000), "more than 89,478,485 pixels"),
+            ("long.png", png_header(1, 50_000_000), "1 x 50000000 pixels, more than 65,535 on a side"),
+            ("photo.psd", b"8BPS\0\1" + bytes(30), "is a Photoshop document, not a picture"),
+            ("lossless.jpg", b"\xff\xd8\xff\xc3" + bytes(30), "is a JPEG of an unusual kind"),
         ],
     )
     @pytest.mark.parametrize("read", [read_picture, describe_picture])
@@ -371,6 +382,45 @@ class TestErrors:
         assert (error.path, error.reason, str(error)) == (Path("a.png"), "is odd", "a.png: is odd")
 
 
+class TestLimits:
+    """A picture that would take too much memory is refused before it is read, and large ones take turns."""
+
+    @pytest.mark.parametrize("read", [read_picture, describe_picture, picture_digest])
+    def test_a_large_file_is_not_read(self, tmp_path, read):
+        with (tmp_path / "sparse.tif").open("wb") as file:
+            file.truncate(4 * 2**30)
+        with pytest.raises(PictureError, match=r"is larger than 512 MiB; save it smaller"):
+            read(tmp_path / "sparse.tif")
+
+    def test_a_deep_picture_within_the_pixels(self, tmp_path, monkeypatch):
+        path = tmp_path / "deep.tif"
+        path.write_bytes(tiff(GREY.astype(np.float32)))
+        monkeypatch.setattr(images, "MAX_BYTES", 135)
+        monkeypatch.setattr(images, "_file_size", lambda _: 1)
+        with pytest.raises(PictureError, match="takes more than 0 MiB decoded"):
+            read_picture(path)
+
+    @pytest.mark.parametrize(("large", "at_once"), [(0, 1), (2**26, 4)])
+    def test_large_pictures_are_decoded_one_at_a_time(self, tmp_path, monkeypatch, large, at_once):
+        path, now, most, lock = saved(tmp_path / "a.png", GREY), [0], [0], threading.Lock()
+        opened = images.open_picture
+
+        def counted(file):
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            time.sleep(0.2)
+            with lock:
+                now[0] -= 1
+            return opened(file)
+
+        monkeypatch.setattr(images, "open_picture", counted)
+        monkeypatch.setattr(images, "LARGE", large)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(read_picture, [path] * 4))
+        assert most[0] == at_once
+
+
 class TestProcess:
     """Reading leaves the process as it was, for other users of Pillow and of warnings."""
 
@@ -392,16 +442,19 @@ class TestProcess:
             return Image.fromarray(GREY)
 
         path = saved(tmp_path / "picture.png", GREY)
-        monkeypatch.setattr(images, "_to_grey", warn)
+        monkeypatch.setattr("gel_lightning.data.formats.grey_of_picture", warn)
         with pytest.warns(UserWarning, match="of another's"):
             read_picture(path)
 
 
 def test_describe_picture(tmp_path):
     path = saved(tmp_path / "picture.tif", GREY.astype(np.uint16))
-    assert describe_picture(path) == (7, 5, "I;16", "TIFF")
+    assert describe_picture(path) == (7, 5, "16-bit grey", "TIFF", 1, 1)
     (tmp_path / "imagej.tif").write_bytes(tiff(GREY.astype(np.uint16), photometric=0, order=">"))
-    assert describe_picture(tmp_path / "imagej.tif") == (7, 5, "I;16B", "TIFF")
+    assert describe_picture(tmp_path / "imagej.tif") == (7, 5, "16-bit grey", "TIFF", 1, 1)
+    Image.fromarray(GREY).save(tmp_path / "frames.gif", save_all=True, append_images=[Image.fromarray(255 - GREY)])
+    assert describe_picture(tmp_path / "frames.gif") == (7, 5, "palette", "GIF", 2, 1)
+    assert describe_picture(saved(tmp_path / "colour.jpg", GREY, "RGB")) == (7, 5, "8-bit colour", "JPEG", 1, 1)
 
 
 def encoded(file_format: str, mode: str = "L", **options: object) -> bytes:
@@ -443,13 +496,13 @@ class TestDigests:
         path = tmp_path / "a.png"
         saved(path, GREY)
         expected, before = read_picture(path), picture_digest(path)
-        opened = images._opened
+        opened = images.open_picture
 
-        def replaced_meanwhile(*args):
+        def replaced_meanwhile(file):
             Image.new("L", (8, 8), 77).save(path)
-            return opened(*args)
+            return opened(file)
 
-        monkeypatch.setattr(images, "_opened", replaced_meanwhile)
+        monkeypatch.setattr(images, "open_picture", replaced_meanwhile)
         picture, digest = read_with_digest(path)
         assert digest == before != picture_digest(path)
         assert np.array_equal(np.asarray(picture), np.asarray(expected))
@@ -524,12 +577,24 @@ class TestHostileBytes:
 @pytest.mark.real
 def test_every_real_picture_can_be_read(shared):
     paths = [path for path in (shared / "gel").rglob("*") if path.suffix in IMAGE_SUFFIXES]
-    assert len(paths) == 138
+    assert len(paths) >= 138
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for path in paths:
             low, high = read_picture(path).getextrema()
             assert high - low > 20, path
+
+
+@pytest.mark.real
+def test_what_instruments_office_programs_and_phones_write(shared):
+    folder = shared / "cases" / "pictures"
+    rows = [line.split("\t") for line in (folder / "expected.tsv").read_text().splitlines()[1:]]
+    # In the first rows of some files values are missing.
+    reference = pixels(folder / "reference.png")[3:].ravel()
+    for name, expected in rows:
+        likeness = np.corrcoef(pixels(folder / name)[3:].ravel(), reference)[0, 1]
+        assert (-likeness if expected == "inverted" else likeness) > 0.98, name
+    assert len(rows) == 35
 
 
 @pytest.mark.real

@@ -35,7 +35,7 @@ from torchvision.transforms import v2
 from gel_lightning import GelClassifier, GelDataModule, LinearHead, MultiLayerHead
 from gel_lightning.core import store as store_module
 from gel_lightning.core.store import Store, list_stores
-from gel_lightning.data.datasets import PictureDataset, picture_transform, unit_values
+from gel_lightning.data.datasets import PictureDataset, picture_values
 from gel_lightning.data.images import picture_digest, read_picture
 from gel_lightning.models import backbones
 from gel_lightning.models.backbones import LAST_LINEAR, Backbone, build_backbone
@@ -218,7 +218,7 @@ def test_augmentation_is_the_one_of_the_config(train_dir: Path, tmp_path: Path) 
     store = Store(tmp_path / "cache", contents.key, np.float32, 512)
     paths = data.parts["train"].paths
     vectors = store.find([picture_digest(path) for path in paths]).take(range(len(paths)))
-    transform = v2.Compose([picture_transform(32), unit_values, v2.RandomVerticalFlip(1.0)])
+    transform = v2.Compose([partial(picture_values, image_size=32), v2.RandomVerticalFlip(1.0)])
     expected = built("resnet18", "none")(torch.stack([transform(read_picture(path)) for path in paths]))
     torch.testing.assert_close(torch.from_numpy(vectors), expected, rtol=0, atol=1e-4)
 

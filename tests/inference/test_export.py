@@ -74,7 +74,9 @@ def test_it_is_one_file_and_quiet(folder: Path) -> None:
     assert (ran.status, ran.err) == (0, "")
     lines = ran.out.splitlines()
     assert lines[0].startswith("not calibrated: ")
-    assert lines[1].startswith("compared with PyTorch on 4 pictures (1 cannot be read): probabilities differ by at most ")
+    assert lines[1].startswith(
+        "compared with PyTorch on 4 pictures (1 cannot be read): probabilities differ by at most "
+    )
     assert lines[2].startswith("exported: gel.onnx (46.")
     assert len(lines) == 3
     assert sorted(path.name for path in folder.iterdir()) == ["gel.onnx", "pictures", "printed.json"]

@@ -16,11 +16,14 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.transforms import v2
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.models import backbones
 from gel_lightning.models.backbones import (
     IMAGENET_VERSION,
     LAST_LINEAR,
+    MIN_SIZE,
     Backbone,
     build_backbone,
+    check_image_size,
     fingerprint,
     known_fingerprint,
 )
@@ -413,6 +416,43 @@ def test_damaged_file_in_the_cache_is_an_error_of_one_line(server: Server, tmp_p
         assert file.name in one_line(error)
 
 
+def test_file_in_the_cache_is_compared_with_the_checksum_in_its_name(
+    server: Server, small_state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_backbone(SMALL)
+    (file,) = cached(tmp_path)
+    compared: list[Path] = []
+    compare = backbones._compare_checksum
+    monkeypatch.setattr(backbones, "_compare_checksum", lambda path: compared.append(path) or compare(path))
+    build_backbone(SMALL)
+    assert not compared  # the file is the one that was downloaded
+    torch.save(small_state | {"features.0.0.weight": small_state["features.0.0.weight"] + 1}, file)
+    with pytest.raises(GelError, match="its SHA-256 begins with") as error:
+        build_backbone(SMALL)
+    assert str(file) in one_line(error) or file.name in one_line(error)
+    file.write_bytes(server.body)
+    build_backbone(SMALL)
+    build_backbone(SMALL)
+    assert len(compared) == 2  # once for each state of the file
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, small_state: State, tmp_path: Path) -> None:
+    weight = small_state["features.0.0.weight"].clone()
+    weight[0, 0, 0, 0] = value
+    torch.save(small_state | {"features.0.0.weight": weight}, tmp_path / "w.pth")
+    with pytest.raises(GelError, match="not finite"):
+        build_backbone(SMALL, str(tmp_path / "w.pth"))
+
+
+def test_a_bit_that_is_another_is_found(small_state: State, tmp_path: Path) -> None:
+    content = bytearray(saved(small_state))
+    content[len(content) // 2] ^= 1
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(GelError, match="CRC"):
+        build_backbone(SMALL, str(tmp_path / "w.pth"))
+
+
 # Fingerprints that are known without loading the weights
 
 
@@ -457,16 +497,29 @@ def test_fingerprint_that_cannot_be_kept_is_found_each_time(
 @pytest.mark.real
 @pytest.mark.parametrize(("name", "file"), [("resnet18", "resnet18-standin.pth"), (SMALL, "mobilenet_v2-trunk.pth")])
 def test_real_weights_tell_pictures_apart(name: str, file: str, shared: Path) -> None:
-    from gel_lightning.data.datasets import picture_transform, unit_values
+    from gel_lightning.data.datasets import picture_values
     from gel_lightning.data.images import read_picture
 
     backbone = build_backbone(name, str(shared / "weights" / file))
     folder = shared / "gel" / "dataset"
     paths = [*sorted((folder / "gel").iterdir())[:8], *sorted((folder / "not_gel").iterdir())[:8]]
-    transform = picture_transform(128)
-    features = backbone(unit_values(torch.stack([transform(read_picture(path)) for path in paths])))
+    features = backbone(torch.stack([picture_values(read_picture(path), 128) for path in paths]))
     assert features.isfinite().all()
     directions = nn.functional.normalize(features - features.mean(dim=0))
     likeness = directions @ directions.T
     within = (likeness[:8, :8].sum() - 8 + likeness[8:, 8:].sum() - 8) / (2 * 8 * 7)
     assert within > likeness[:8, 8:].mean() + 0.1
+
+
+@pytest.mark.parametrize("name", LAST_LINEAR)
+def test_the_smallest_picture_that_a_backbone_takes(name: str) -> None:
+    least = MIN_SIZE.get(name, 1)
+    with torch.device("meta"):
+        network = get_model(name, weights=None).eval()
+        network(torch.empty(1, 3, least, least))
+        if least > 1:
+            with pytest.raises(RuntimeError):
+                network(torch.empty(1, 3, least - 1, least - 1))
+    check_image_size(name, least)
+    with pytest.raises(GelError, match=f"--data.image_size {least} or more"):
+        check_image_size(name, least - 1)

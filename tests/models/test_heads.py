@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import refused
 from torch import nn
 
 from gel_lightning import LinearHead, MultiLayerHead
@@ -49,3 +50,17 @@ def test_sizes_and_dropouts_of_different_number_are_an_error_that_names_both(
         MultiLayerHead(20, 3, hidden, dropout)
     assert f"hidden {list(hidden)} and dropout {list(dropout)}" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("width", [0, -1, 10**20])
+def test_a_width_out_of_range_is_an_error(width: int) -> None:
+    assert f"--model.head.hidden is {width}; give a number from 1 to 65,536" in refused(
+        lambda: MultiLayerHead(20, 3, (5, width), (0.5, 0.5))
+    )
+
+
+@pytest.mark.parametrize("share", [-0.5, 1.5, float("nan"), float("inf")])
+def test_a_dropout_out_of_range_is_an_error(share: float) -> None:
+    assert f"--model.head.dropout is {share}; give a number from 0 to 1" in refused(
+        lambda: MultiLayerHead(20, 3, (5, 5), (0.5, share))
+    )

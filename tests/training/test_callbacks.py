@@ -1,5 +1,7 @@
 import csv
 import io
+import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +33,7 @@ from gel_lightning.training.callbacks import (
     OneThread,
     TensorBoardPages,
 )
+from gel_lightning.training.tensorboard import RunLogger
 
 METRICS = {
     *("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc"),
@@ -47,6 +50,12 @@ def read_events(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
 
 
+@pytest.fixture(scope="module", params=["train", "val"])
+def curves(run_dir: Path, request: pytest.FixtureRequest) -> EventAccumulator:
+    """The curves of training or of validation, which are a run within the run."""
+    return read_events(run_dir / request.param)
+
+
 @pytest.fixture(scope="module")
 def events(run_dir: Path) -> EventAccumulator:
     """What the TensorBoard files of a fit of four epochs hold."""
@@ -56,22 +65,24 @@ def events(run_dir: Path) -> EventAccumulator:
 # --- what TensorBoard shows ---
 
 
-@pytest.mark.parametrize("stage", ["train", "val"])
-def test_each_metric_has_a_value_for_each_epoch(events: EventAccumulator, stage: str) -> None:
-    tags = {tag for tag in events.Tags()["scalars"] if tag.startswith(f"{stage}/")}
-    assert tags == {f"{stage}/{name}" for name in METRICS}
-    for tag in tags:
-        points = events.Scalars(tag)
+def test_each_metric_has_a_value_for_each_epoch(curves: EventAccumulator) -> None:
+    assert set(curves.Tags()["scalars"]) == METRICS
+    for tag in METRICS:
+        points = curves.Scalars(tag)
         assert [point.step for point in points] == [BATCHES * epoch - 1 for epoch in range(1, EPOCHS + 1)]
         assert np.isfinite([point.value for point in points]).all()
 
 
-def test_curves_are_those_of_the_results(events: EventAccumulator, two_fits: Path) -> None:
+def test_the_run_itself_has_no_curves(events: EventAccumulator) -> None:
+    assert {tag for tag in events.Tags()["scalars"] if not tag.startswith("test/")} <= {"hp_metric"}
+
+
+def test_curves_are_those_of_the_results(events: EventAccumulator, run_dir: Path, two_fits: Path) -> None:
     rows = read_rows(two_fits / "lightning_logs/results.csv")
     (row,) = (row for row in rows if row["version"] == "version_0")
-    losses = [point.value for point in events.Scalars("val/loss")]
+    losses = [point.value for point in read_events(run_dir / "val").Scalars("loss")]
     assert min(losses) == pytest.approx(float(row["val_loss"]), rel=1e-6)  # of the best epoch
-    train = [point.value for point in events.Scalars("train/loss")]
+    train = [point.value for point in read_events(run_dir / "train").Scalars("loss")]
     assert len(set(train)) == EPOCHS  # it learns something in each
     for name, column in {"accuracy": "accuracy", "auroc": "roc_auc", "precision": "precision"}.items():
         (tested,) = events.Scalars(f"test/{name}")
@@ -85,7 +96,9 @@ def test_training_and_validation_share_a_chart(events: EventAccumulator) -> None
     charts = {chart.title: list(chart.multiline.tag) for chart in category.chart}
     assert charts.keys() == {"loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc"}
     for name, tags in charts.items():
-        assert tags == [f"train/{name}$", f"val/{name}$"]
+        for tag in (name, f"train/{name}", f"val/{name}"):  # of a RunLogger, and of another logger
+            assert [re.search(pattern, tag) is not None for pattern in tags].count(True) == 1
+        assert not any(re.search(pattern, f"test/{name}") for pattern in tags)
 
 
 @pytest.mark.parametrize("tag", sorted(IMAGES))
@@ -111,14 +124,15 @@ def test_hyperparameters_stand_beside_the_test_metrics(events: EventAccumulator)
     session = plugin_data("_hparams_/session_start_info").session_start_info.hparams
     texts = {name: value.string_value for name, value in session.items() if value.HasField("string_value")}
     assert texts == {
-        "hardware": "cpu",
         "backbone": "resnet18",
-        "weights": "none",
         "head": "multi",
         "optimizer": "sgd",
+        "run/hardware": "cpu",
+        "run/weights": "none",
     }
     numbers = {name: value.number_value for name, value in session.items() if value.HasField("number_value")}
-    assert numbers == {"lr": 0.001, "batch_size": 5, "max_epochs": 4}
+    assert numbers == {"lr": 0.001, "run/batch_size": 5, "run/max_epochs": 4}
+    assert sorted([*texts, *numbers])[:4] == ["backbone", "head", "lr", "optimizer"], "these are to be seen first"
     metrics = {info.name.tag for info in plugin_data("_hparams_/experiment").experiment.metric_infos}
     assert metrics == {f"test/{name}" for name in METRICS}
     for tag in metrics:
@@ -199,6 +213,20 @@ def test_a_fit_without_a_logger_writes_no_pages(tmp_path: Path, two_fits: Path, 
     (row,) = read_rows(tmp_path / logs / "results.csv")
     assert row["version"] == ""
     assert row["val_loss"] == read_rows(two_fits / logs / "results.csv")[0]["val_loss"]
+
+
+def test_a_resumed_run_draws_each_step_once(tmp_path: Path) -> None:
+    for first, purge in ((0, None), (3, 3)):
+        logger = RunLogger(tmp_path, "", "v", purge_step=purge)
+        for step in range(first, 5):
+            logger.log_metrics({"train/loss": step + first, "val/loss": step, "lr": 0.1, "epoch": step}, step)
+        logger.save()
+        pickle.dumps(logger)
+        logger.finalize("success")
+    points = read_events(tmp_path / "v/train").Scalars("loss")
+    assert [(point.step, point.value) for point in points] == [(0, 0), (1, 1), (2, 2), (3, 6), (4, 7)]
+    assert read_events(tmp_path / "v").Tags()["scalars"] == ["lr"]
+    assert read_events(tmp_path / "v/val").Tags()["scalars"] == ["loss"]
 
 
 # --- the folder of a run that failed ---

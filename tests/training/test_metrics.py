@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,3 +81,16 @@ def test_the_first_class_may_have_any_name(name: str) -> None:
 
 def test_the_first_class_may_have_a_dot_in_its_name() -> None:
     make_metrics(["gel 1.0", "other"])
+
+
+@pytest.mark.parametrize(("label", "recall"), [(0, {"recall_gel": 0.75}), (1, {})])
+def test_without_labels_of_a_class_only_what_is_defined_is_a_number(label: int, recall: dict[str, float]) -> None:
+    metrics = make_metrics(["gel", "not_gel"])
+    right = torch.tensor([[0.8, 0.2], [0.1, 0.9], [0.7, 0.3], [0.6, 0.4]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # GelClassifier hides torchmetrics' own
+        metrics.update(right if label == 0 else right.flip(1), torch.full((4,), label))
+        values = single_values(metrics.compute(), ["gel", "not_gel"])
+    numbers = {name: value.item() for name, value in values.items() if value == value}
+    assert numbers == pytest.approx({"accuracy": 0.75, "recall": 0.75, "calibration_error": 0.45, **recall})
+    assert len(values) == 10

@@ -27,7 +27,9 @@ DOCUMENTED = [
     *("weights", "seed", "epochs", "train_pictures", "val_pictures", "test_pictures"),
     *(f"val_{name}" for name in VAL_METRICS),
     *("version", "checkpoint", "device", "error"),
+    *("learning_rate", "batch_size", "class_weights", "lr_scheduler", "data_folder", "image_size"),
 ]
+FIRST = DOCUMENTED[:29]  # of files of the first version
 HEADER = ",".join(DOCUMENTED) + "\n"
 
 
@@ -81,6 +83,9 @@ def test_a_fit_leaves_a_row(two_fits: Path) -> None:
     for name in ("precision", "roc_auc", *(f"val_{name}" for name in VAL_METRICS)):
         assert 0 <= float(row[name]) <= 1, name
     assert (row["device"], row["error"]) == ("cpu", "")
+    settings = {"learning_rate": "0.001", "batch_size": "5", "class_weights": "", "lr_scheduler": ""}
+    assert row.items() >= (settings | {"image_size": "32"}).items()
+    assert Path(row["data_folder"]).is_dir()
     assert 0 < float(row["training_time_mins"]) < 5
     assert 0 < float(row["inference_time_secs"]) < 300
 
@@ -104,6 +109,55 @@ def test_a_column_that_there_is_not_is_a_bug_and_leaves_the_file(tmp_path: Path)
         add_result(path, {"epoch": 1})
     assert path.read_bytes() == before
     assert files(tmp_path) == ["results.csv"]
+
+
+OLD_ROW = '7,cpu,"two\nlines, and ""quotes"""' + "," * (len(FIRST) - 3)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_of_an_older_version_is_extended(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(",".join(FIRST) + end + OLD_ROW + end, newline="")
+    add_result(path, {"model_id": 8, "learning_rate": 0.1})
+    assert path.read_bytes().startswith(f"{HEADER.strip()}{end}{OLD_ROW},,,,,,{end}".encode())
+    old, new = read_rows(path)
+    assert old == dict.fromkeys(DOCUMENTED, "") | {
+        "model_id": "7",
+        "hardware_type": "cpu",
+        "pretrained_model": 'two\nlines, and "quotes"',
+    }
+    assert new == dict.fromkeys(DOCUMENTED, "") | {"model_id": "8", "learning_rate": "0.1"}
+
+
+def test_columns_of_named_test_sets_are_added_to_those_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    add_result(path, {"model_id": 1})
+    add_result(path, {"model_id": 2, "accuracy_other_labs": 0.9})
+    add_result(path, {"model_id": 3, "accuracy_blots": 0.8})
+    add_result(path, {"model_id": 4})
+    rows = read_rows(path)
+    assert list(rows[0]) == [*DOCUMENTED, "accuracy_other_labs", "accuracy_blots"]
+    assert [(row["accuracy_other_labs"], row["accuracy_blots"]) for row in rows] == [
+        *(("", ""), ("0.9", "")),
+        *(("", "0.8"), ("", "")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        pytest.param("1,cpu", "2 cells in 29 columns", id="too few cells"),
+        pytest.param(OLD_ROW + ",x", "30 cells in 29 columns", id="too many cells"),
+        pytest.param('1,"cpu', "unexpected end of data", id="a quote that does not end"),
+    ],
+)
+def test_an_older_file_with_a_damaged_row_is_refused_and_left(line: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    before = ",".join(FIRST) + f"\n{line}\n"
+    path.write_text(before)
+    with pytest.raises(GelError, match=rf"results\.csv, line \d: {words}; mend the line, or name another file"):
+        add_result(path, {"model_id": 1})
+    assert path.read_text() == before
 
 
 def test_a_last_line_without_its_end_is_completed(tmp_path: Path) -> None:
@@ -130,6 +184,9 @@ def test_line_ends_of_windows_are_kept(tmp_path: Path) -> None:
         pytest.param(b"a,b\n1,2\n", id="another table"),
         pytest.param(HEADER.encode().replace(b"roc_auc", b"auroc"), id="another header"),
         pytest.param(b"\n" + HEADER.encode(), id="an empty line first"),
+        pytest.param(",".join([*DOCUMENTED, "mine"]).encode() + b"\n", id="a column of another program"),
+        pytest.param(",".join([*DOCUMENTED, "image_size"]).encode() + b"\n", id="a column twice"),
+        pytest.param(",".join(FIRST[:-1]).encode() + b"\n", id="a column less"),
         pytest.param(b"\x89PNG\r\n\x1a\n\xff", id="no text"),
     ],
 )

@@ -1,0 +1,101 @@
+"""The Methods section of a report: what was done, as a paper would say it."""
+
+from collections.abc import Iterable
+
+from gel_lightning.comparison.summary import Summary
+
+HEADS = {"single": "one linear layer", "multi": "several linear layers with ReLU and dropout"}
+
+
+def methods(summary: Summary) -> list[tuple[str, str]]:
+    """Describes pictures, training, choice and tests; a heading and a text for each."""
+    return [
+        ("Pictures", _pictures(summary)),
+        ("Training", _training(summary)),
+        ("Choice of the model", _choice(summary)),
+        ("Intervals and tests", _tests(summary)),
+    ]
+
+
+def _pictures(summary: Summary) -> str:
+    about = summary.comparison.about
+    counts, names = about["pictures"], about["class_names"]
+    size = _values(summary, "image_size")
+    drawn = "drawn by gel-fit, not photographs of gels; " if about["drawn"] else ""
+    square = f"a square of {size} by {size} pixels" if size.isdecimal() else "a square"
+    return (
+        f"{counts['train']} pictures for training, {counts['val']} for validation and {counts['test']} for testing, "
+        f"of {len(names)} classes ({', '.join(names)}); {drawn}near-identical ones are never on both sides of a split. "
+        f"Each is read as 8-bit grey, stretched to {square}, repeated on three channels and normalised as the "
+        "weights of the backbone expect."
+    )
+
+
+def _training(summary: Summary) -> str:
+    epoch = summary.comparison.about["epoch"]
+    levels = [record.levels for record in summary.comparison.records]
+    heads = _listed(
+        f"{head} ({HEADS[head]})" if head in HEADS else head for head in _different(level["head"] for level in levels)
+    )
+    text = (
+        f"The backbones ({_listed(_different(level['backbone'] for level in levels))}) stay frozen; a head, {heads}, "
+        f"is trained on their features for {_values(summary, 'epochs')} epochs"
+    )
+    if batch := _values(summary, "batch_size"):
+        text += f" in batches of {batch}"
+    text += f", by {_listed(_different(level['optimizer'] for level in levels))}"
+    if rate := _values(summary, "learning_rate"):
+        text += f" with a learning rate of {rate}"
+    if schedule := _values(summary, "lr_scheduler"):
+        text += f" and the schedule {schedule}"
+    if weights := _values(summary, "class_weights"):
+        text += f", the classes weighted in the loss ({weights})"
+    text += f", on {_listed(_different(level['hardware'] for level in levels))}."
+    if epoch["monitor"]:
+        least = {"min": "lowest", "max": "highest"}[epoch["mode"]]
+        return f"{text} Each fit keeps the epoch of the {least} {epoch['monitor']}."
+    return f"{text} Each fit keeps its last epoch."
+
+
+def _choice(summary: Summary) -> str:
+    if summary.folds:
+        times = f", dealt {summary.repeats} times" if summary.repeats > 1 else ""
+        return (
+            f"The best model is that of the highest mean accuracy in {summary.folds}-fold cross-validation of the "
+            f"training and validation pictures together ({summary.groups} different ones){times}; of equal ones, that "
+            "of the lowest log loss. All models share the folds, which are stratified, with near-identical pictures in "
+            "one fold; in each fit some pictures of the other folds are held out, to choose the epoch. The "
+            "cross-validated figures of the best of several models are somewhat optimistic, since it was chosen by "
+            "them; those on the test pictures are not."
+        )
+    return (
+        "The best model is that of the highest accuracy on the validation pictures; of equal ones, that of the lowest "
+        "log loss on them. The test pictures played no part in the choice, so that it does not flatter the figures on "
+        "them."
+    )
+
+
+def _tests(summary: Summary) -> str:
+    exact = "Shares of the fixed test pictures have exact binomial 95 % intervals (Clopper and Pearson 1934)."
+    if not summary.folds:
+        return f"{exact} One split shows no more than that."
+    return (
+        "Means over the fits have the 95 % interval of the corrected resampled t-test (Nadeau and Bengio 2003), which "
+        "allows for the training pictures that fits share; it tests differences too, with Holm's correction (1979) "
+        "over all pairs of models, at a level of 5 %. The effect of a factor is the mean difference over the models "
+        f"that differ in nothing else. {exact}"
+    )
+
+
+def _values(summary: Summary, column: str) -> str:
+    """What the models have in a column of the results; nothing where an older version has not noted it."""
+    return _listed(_different(record.row[column] for record in summary.comparison.records if record.row[column]))
+
+
+def _different(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = [*names] or [""]
+    return f"{', '.join(first)} or {last}" if first else last

@@ -1,0 +1,201 @@
+"""Decoded pixels of any number type to one 8-bit grey picture."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+CLIPPED = 0.001
+"""Share of the pixels at either end of a deep picture's range that is clipped: hot and dead pixels."""
+
+FEW_PIXELS = 1000
+"""Below this number of pixels, percentiles mean nothing and a deep picture's whole range is used."""
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as PIL.Image.Image.convert has it
+_BLOCK = 2**22  # pixels that are scaled at once, to bound the float64 copies
+_SAMPLE = 2**24  # the most pixels from which the range of a picture is found
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_OPAQUE = [0] * 255 + [255]  # alpha to whether it is opaque, as a table for Image.point
+
+
+def grey_of_picture(picture: Image.Image) -> Image.Image:
+    """Turns an 8-bit picture of any Pillow mode into mode ``"L"``, or a deep grey one by :func:`grey_of_deep`."""
+    if picture.mode.startswith(("I", "F")):
+        return grey_of_deep(np.asarray(picture))
+    if picture.mode in ("LAB", "La"):  # these have no direct way to "L" and "RGBA"
+        picture = picture.convert({"LAB": "RGB", "La": "LA"}[picture.mode])
+    if picture.has_transparency_data:
+        return _on_white(picture.convert("RGBA"))
+    return picture.convert("L")
+
+
+def grey_of_deep(
+    colour: NDArray[Any],
+    alpha: NDArray[Any] | None = None,
+    min_is_white: bool = False,
+    no_data: float | None = None,
+    multiplied: bool = False,
+) -> Image.Image:
+    """Scales a picture of more than 8 bits, or of signed or float values, to 8-bit grey by :func:`robust_range`.
+
+    Args:
+        colour: grey ``[height, width]`` or RGB ``[height, width, 3]`` of any real number type.
+        alpha: opacity, ``[height, width]``; 1 or the largest integer is opaque.
+        min_is_white: the least value is white.
+        no_data: a value that marks pixels without data.
+        multiplied: the colours are multiplied by their opacity.
+
+    Returns:
+        A picture of mode ``"L"``. What is not a number is black, infinities are black and white.
+
+    Raises:
+        ValueError: no pixel has a finite value.
+    """
+    grey = colour if colour.ndim == 2 else _luma(colour)
+    cover = None if alpha is None else _cover(alpha)
+    if cover is not None and multiplied:
+        grey = grey * (255 / np.maximum(cover, 1, dtype=np.float32))
+    low, high = _range(grey, cover, no_data)
+    scaled = Image.fromarray(_scaled(grey, low, high, min_is_white))
+    return scaled if cover is None else _on_white(Image.merge("LA", [scaled, Image.fromarray(cover)]))
+
+
+def grey_of_samples(samples: NDArray[Any]) -> Image.Image:
+    """Turns interleaved deep samples into grey, as :func:`grey_of_deep` does.
+
+    Args:
+        samples: ``[height, width]``, or with 1 to 4 channels as the last axis: grey, grey and alpha, RGB, RGBA.
+    """
+    if samples.ndim == 2:
+        return grey_of_deep(samples)
+    channels = samples.shape[2]
+    colour = samples[..., :3] if channels >= 3 else samples[..., 0]
+    return grey_of_deep(colour, samples[..., -1] if channels in (2, 4) else None)
+
+
+def upright(grey: Image.Image, orientation: int) -> Image.Image:
+    """Turns and mirrors a picture as its EXIF orientation, 1 to 8, demands."""
+    transpose = _TRANSPOSE.get(orientation)
+    return grey if transpose is None else grey.transpose(transpose)
+
+
+def _range(grey: NDArray[Any], cover: NDArray[np.uint8] | None, no_data: float | None) -> tuple[float, float]:
+    """The values of a picture, [height, width], that become black and white: see :func:`robust_range`.
+
+    Single pixels, rows and columns that differ from their neighbours on both sides, as those of a damaged sensor do,
+    are first replaced by the median of three. In what has nothing but fine lines the lines count after all.
+    """
+    step = math.isqrt(grey.size // _SAMPLE) + 1
+    sample, cover = grey[::step, ::step], None if cover is None else cover[::step, ::step]
+    smooth = _median_of_three(_median_of_three(sample).T).T if sample.size >= FEW_PIXELS else sample
+    for picture in (smooth, sample):
+        counted = np.isfinite(picture)
+        if no_data is not None:
+            counted &= picture != no_data
+        if cover is not None:
+            counted &= cover > 0
+        values = picture[counted] if counted.any() else picture[np.isfinite(picture)]
+        if values.size:
+            low, high = robust_range(values)
+            if high > low:
+                return low, high
+    if not values.size:
+        raise ValueError("no pixel has a finite value")
+    return float(values.min()), float(values.max())
+
+
+def _median_of_three(rows: NDArray[Any]) -> NDArray[Any]:
+    """Replaces each row, but for the first and the last, by its median with the rows beside it."""
+    before, at, after = rows[:-2], rows[1:-1], rows[2:]
+    median = np.maximum(np.minimum(before, at), np.minimum(np.maximum(before, at), after))
+    return np.concatenate([rows[:1], median, rows[-1:]])
+
+
+def robust_range(values: NDArray[Any]) -> tuple[float, float]:
+    """Finds the values that become black and white.
+
+    These are the percentiles 0.1 and 99.9, so that a few hot or dead pixels do not take up the range. A value at
+    either end that is further from all others than those are from each other is left out too, however many pixels
+    have it: an empty border, a label at full scale, a marker such as -9999 for missing data.
+
+    Args:
+        values: finite values, [n]; of fewer than :data:`FEW_PIXELS` the whole range is used.
+
+    Returns:
+        Low and high.
+    """
+    n = len(values)
+    if n < FEW_PIXELS:
+        return float(values.min()), float(values.max())
+    first, last = int(CLIPPED * (n - 1)), math.ceil((1 - CLIPPED) * (n - 1))
+    ordered = np.partition(values, [first, last])
+    low, high = ordered[first], ordered[last]
+    inside = values[(values > low) & (values < high)]
+    if len(inside) >= max(FEW_PIXELS, n // 100):
+        inner_low, inner_high = float(inside.min()), float(inside.max())
+        too_low = float(low) if inner_low - float(low) > inner_high - inner_low > 0 else -math.inf
+        too_high = float(high) if float(high) - inner_high > inner_high - inner_low > 0 else math.inf
+        if too_low > -math.inf or too_high < math.inf:
+            return robust_range(values[(values > too_low) & (values < too_high)])
+    return float(low), float(high)
+
+
+def _luma(colour: NDArray[Any]) -> NDArray[Any]:
+    """The luma of RGB, channel by channel to save memory."""
+    factors = np.asarray(_LUMA, np.float32 if colour.dtype.itemsize <= 2 else np.float64)
+    luma: NDArray[Any] = colour[..., 0] * factors[0]
+    for channel in (1, 2):
+        luma += colour[..., channel] * factors[channel]
+    return luma
+
+
+def _cover(alpha: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """Opacity from 0 to 255, or None if nothing is opaque: programs leave an unused alpha channel empty."""
+    opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1.0
+    if not (alpha >= opaque).any():
+        return None
+    cover: NDArray[np.uint8] = (np.clip(alpha, 0, opaque) * (255 / opaque)).astype(np.uint8)
+    return cover
+
+
+def _scaled(grey: NDArray[Any], low: float, high: float, min_is_white: bool) -> NDArray[np.uint8]:
+    """Scales pixels [height, width] so that ``low`` becomes 0 and ``high`` 255; a constant picture becomes 0."""
+    scaled = np.empty(grey.shape, np.uint8)
+    rows = max(_BLOCK // grey.shape[1], 1)
+    factor = 255 / (high - low) if high > low else 0
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        for start in range(0, len(grey), rows):
+            block = grey[start : start + rows].astype(np.float64)
+            np.nan_to_num(block, copy=False, nan=low, posinf=high, neginf=low)
+            block = (np.clip(block, low, high) - low) * factor
+            scaled[start : start + rows] = np.rint(block)
+    return 255 - scaled if min_is_white else scaled
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """Lays a picture with alpha on a white page, less an outermost row or column that is nowhere opaque.
+
+    Office programs leave such a line where a picture was cut between two pixels. On the page it would be a
+    bright edge, and mark a dark gel that has been through a slide as surely as a label. A picture that is nowhere
+    opaque has an unused alpha channel, which is ignored.
+    """
+    alpha = picture.getchannel("A")
+    opaque = alpha.point(_OPAQUE).getbbox()
+    if opaque is None:
+        return picture.convert("L")
+    left, top, right, bottom = opaque
+    width, height = picture.size
+    picture = picture.crop((min(left, 1), min(top, 1), max(right, width - 1), max(bottom, height - 1)))
+    page = Image.new("L", picture.size, 255)
+    page.paste(picture.convert("L"), mask=picture.getchannel("A"))
+    return page

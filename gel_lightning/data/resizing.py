@@ -1,0 +1,29 @@
+"""A grey picture of any size to the values that a network takes."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_STRIP = 2**22
+"""Pixels that are turned into floats at once: a picture's rows do not depend on each other until it is narrow."""
+
+
+def resized(picture: Image.Image, side: int) -> NDArray[np.float32]:
+    """Resizes a picture with an antialiased bilinear filter, in float32 and without rounding.
+
+    torch's ``interpolate(mode="bilinear", antialias=True)`` computes the same, so that an exported network may do it.
+
+    Args:
+        picture: of mode ``"L"``.
+        side: width and height of the result.
+
+    Returns:
+        Values in [0, 1], shape ``[side, side]``.
+    """
+    width, height = picture.size
+    narrow, rows = Image.new("F", (side, height)), max(_STRIP // width, 1)
+    for top in range(0, height, rows):
+        strip = picture.crop((0, top, width, min(top + rows, height))).convert("F")
+        narrow.paste(strip.resize((side, strip.height), Image.Resampling.BILINEAR), (0, top))
+    values: NDArray[np.float32] = np.asarray(narrow.resize((side, side), Image.Resampling.BILINEAR)) / np.float32(255)
+    return values

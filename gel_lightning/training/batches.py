@@ -1,0 +1,56 @@
+"""What a batch must be: pictures in [0, 1] or feature vectors, and labels of the classifier's classes."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from gel_lightning.core.errors import GelError
+
+RANGE = (-0.5, 1.5)
+"""Values of pictures beyond these are refused; some beyond 0 and 1 come from interpolation or noise."""
+
+
+def check_pictures(pictures: Tensor) -> None:
+    """Refuses pictures whose values are not from 0 to 1, ``[N, 1 or 3, H, W]``; feature vectors, ``[N, F]``, pass.
+
+    Raises:
+        GelError: bytes, values up to 255, or values that were normalised.
+    """
+    if pictures.ndim == 2:
+        return
+    if not pictures.is_floating_point():
+        raise GelError(
+            f"the pictures of a batch are {str(pictures.dtype).removeprefix('torch.')}; give floats from 0 to 1, for "
+            "bytes torchvision.transforms.v2.ToDtype(torch.float32, scale=True)"
+        )
+    low, high = (value.item() for value in pictures.detach().aminmax())
+    if low < RANGE[0] or high > RANGE[1]:
+        mend = "divide them by 255" if low >= 0 else "leave out Normalize, which the backbone does itself"
+        raise GelError(f"the values of a batch's pictures are from {low:.3g} to {high:.3g}; give 0 to 1: {mend}")
+
+
+def check_labels(labels: Tensor, class_names: Sequence[str]) -> None:
+    """Refuses labels, ``[N]``, beyond the last class; negative ones mark padding.
+
+    Raises:
+        GelError: a label has no class.
+    """
+    highest = int(labels.max())
+    if highest >= len(class_names):
+        raise GelError(
+            f"a batch has the label {highest}, but the classes are {', '.join(class_names)}; name all classes in the "
+            "order of their labels: GelClassifier(class_names=[...])"
+        )
+
+
+def check_single(head: nn.Module) -> None:
+    """Refuses to train on a batch of one picture with a head that normalises by the statistics of a batch.
+
+    Raises:
+        GelError: the head has BatchNorm.
+    """
+    if any(isinstance(module, nn.BatchNorm1d | nn.SyncBatchNorm) for module in head.modules()):
+        raise GelError(
+            "the head has BatchNorm, which cannot train on a batch of one picture; give another --data.batch_size, "
+            "so that more pictures are left for the last batch"
+        )

@@ -1,0 +1,47 @@
+"""In CI no test skips that the machine could run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+TESTS = """
+import pytest
+
+@pytest.fixture
+def browser():
+    pytest.skip("there is no browser")
+
+def test_of_a_page(browser): pass
+
+@pytest.mark.skipif(True, reason="there is a GPU")
+def test_of_another_machine(): pass
+
+@pytest.mark.real
+def test_of_real_pictures(browser): pass
+"""
+
+
+@pytest.mark.parametrize("in_ci", [False, True])
+def test_a_test_that_skips_for_want_of_a_browser_fails_in_ci(in_ci: bool, tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(TESTS)
+    environment = {name: value for name, value in os.environ.items() if name != "GEL_NO_SKIPS"}
+    environment |= {"PYTHONPATH": os.pathsep.join((str(ROOT / "tests"), str(ROOT)))} | (
+        {"GEL_NO_SKIPS": "1"} if in_ci else {}
+    )
+    options = ["-p", "conftest", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml", tmp_path]
+    command = [sys.executable, "-m", "pytest", *options]
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == int(in_ci), ran.stdout
+    assert ("2 skipped, 1 error" if in_ci else "3 skipped") in ran.stdout
+    assert "there is no browser" in ran.stdout
+
+
+def test_ci_asks_for_it() -> None:
+    script = (ROOT / ".ci/run").read_text()
+    assert script.index("apt-get install") < script.index("export GEL_NO_SKIPS=1") < script.index("make test\n")
