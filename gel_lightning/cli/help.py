@@ -121,16 +121,14 @@ PAGES = {
     ),
     "export": Page(
         "write a trained model as one ONNX file",
-        "Writes one ONNX file that takes grey pictures of any size and gives calibrated probabilities, without PyTorch. "
-        "It is compared with PyTorch before it is kept.",
+        "Writes one ONNX file that takes grey pictures of any size and gives calibrated probabilities, without "
+        "PyTorch. It is compared with PyTorch before it is kept.",
         (
             CHECKPOINT,
             Option("--to", "FILE", "ONNX file to write (needed)"),
             Option("--check", "FOLDER", "pictures to compare on; without it, drawn ones"),
             Option("--half", "", "stores weights in 16 bits, which halves the file"),
-            Option(
-                "--model.weights", "WEIGHTS", "weights of the backbone, where those of the checkpoint are elsewhere"
-            ),
+            Option("--model.weights", "WEIGHTS", "weights of the backbone, if not those that the checkpoint names"),
         ),
         (
             "gel-fit export --ckpt_path best.ckpt --to gel.onnx",

@@ -78,7 +78,7 @@ def _drawn() -> Iterator[tuple[str, Image.Image]]:
 
 
 def _read(folder: Path) -> Iterator[tuple[str, Image.Image | None]]:
-    for path in find_pictures(folder):
+    for path in find_pictures(folder).paths:
         try:
             yield str(path), read_picture(path)
         except PictureError:
