@@ -256,7 +256,11 @@ def help_page(name: str) -> str:
                 *wrap(page.summary, WIDTH),
                 *_options(page.options, "options"),
                 *_listed(page.examples, "examples"),
-                f"\ncommands: {', '.join(dict.fromkeys(name.split()[0] for name in COMMANDS))} (gel-fit --help)",
+                "",
+                *wrap(
+                    f"commands: {', '.join(dict.fromkeys(name.split()[0] for name in COMMANDS))} (gel-fit --help)",
+                    WIDTH,
+                ),
                 *([f"all options: see gel-fit {name} {HELP_ALL}"] if page.options else []),
             ]
         )
