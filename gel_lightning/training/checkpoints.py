@@ -184,8 +184,9 @@ def _check_validation(checkpoint: Mapping[str, Any], classes: int) -> None:
     if (validation := checkpoint.get("validation")) is not None:
         logits = need(validation, "logits", Tensor, lambda v: v.dtype == torch.float32 and v.shape[1:] == (classes,))
         labels = need(validation, "labels", Tensor, lambda v: v.dtype == torch.int64 and v.shape == logits.shape[:1])
-        if not all_finite([logits]) or bool(((labels < 0) | (labels >= classes)).any()):
-            raise GelError(f"validation is {shown(validation)}: {DAMAGED}")
+        if not all_finite([logits]):
+            raise GelError(f"logits are not finite: {DAMAGED}")
+        need(validation, "labels", Tensor, lambda _: bool(((labels >= 0) & (labels < classes)).all()))
     if checkpoint.get("train_class_counts") is not None:
         need(checkpoint, "train_class_counts", list, lambda v: len(v) == classes and all(map(_is_count, v)))
 
