@@ -113,8 +113,8 @@ def check_fields(checkpoint: Any, own: Mapping[str, Any] | None = None) -> None:
         for field, (kind, holds) in DATA.items():
             if field in data:
                 need(data, field, kind, holds)
-    _check_validation(checkpoint, len(names))
     _check_classes(checkpoint, own or {})
+    _check_validation(checkpoint, len(names))
 
 
 def check_state(state: Mapping[str, Any], head: nn.Module) -> None:
