@@ -10,7 +10,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## train, validate and test one model on drawn pictures, with no network
-	$(BIN)/gel-fit fit --config configs/resnet18_multi_sgd_cpu.yaml --config configs/offline.yaml
+	$(BIN)/gel-fit fit --config configs/offline.yaml
 
 test: $(VENV)/.installed ## run the tests
 	$(BIN)/python -m pytest -n 2

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, save_data_set
+from PIL import Image
+from test_exported import tiny
 from torchvision.models import ResNet18_Weights, resnet18
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +38,40 @@ def test_python_script_trains_and_tests(tmp_path: Path, hub: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "test/accuracy" in ended.stdout
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A folder with a picture, and a model whose probabilities are the share of white and the rest."""
+    tiny(tmp_path / "gel.onnx")
+    Image.new("L", (7, 5), 51).save(tmp_path / "picture.png")
+    return tmp_path
+
+
+def shares(printed: str) -> list[float]:
+    """The probabilities in what a script prints."""
+    return [round(float(value), 4) for value in re.findall(r"0\.\d+", printed)]
+
+
+def test_python_runs_an_exported_model(exported: Path) -> None:
+    script = re.search(r"```python\n([^`]*onnxruntime.*?)```", README, re.DOTALL)
+    assert script is not None
+    ended = subprocess.run([sys.executable, "-c", script[1]], cwd=exported, **captured)
+    assert ended.returncode == 0, ended.stderr
+    assert shares(ended.stdout) == [0.2, 0.8]
+
+
+def test_javascript_runs_an_exported_model(exported: Path) -> None:
+    script = re.search(r"```javascript\n(.*?)```", README, re.DOTALL)
+    assert script is not None
+    node, needed = shutil.which("node"), "onnxruntime-node"
+    if node is None or subprocess.run([node, "-e", f"require('{needed}')"], cwd=exported, **captured).returncode:
+        pytest.skip(f"node or {needed} is not here (set NODE_PATH)")
+    picture = "const [height, width] = [5, 7], grey = new Uint8Array(height * width).fill(51);\n"
+    code = f"(async () => {{\n{picture}{script[1]}}})();\n"
+    ended = subprocess.run([node, "-e", code], cwd=exported, **captured)
+    assert ended.returncode == 0, ended.stderr
+    assert shares(ended.stdout) == [0.2, 0.8]
 
 
 @pytest.mark.parametrize("target", re.findall(r"^    make (\w+)", README, re.MULTILINE))

@@ -54,7 +54,7 @@ TEST_DIR = Option(
     "--data.test_dir", "FOLDER", "test pictures; without it, a fifth of those; more with --data.test_dir+=NAME=FOLDER"
 )
 CHECKPOINT = Option("--ckpt_path", "FILE", "checkpoint of a fit, such as best.ckpt (needed)")
-WEIGHTS = Option("--model.weights", "WEIGHTS", "imagenet (downloaded), none (random), or a file", "imagenet")
+WEIGHTS = Option("--model.weights", "WEIGHTS", "imagenet (downloaded), packaged, none (random), or a file", "imagenet")
 DEVICE = Option("--trainer.accelerator", "DEVICE", "cpu, gpu, tpu or auto", "auto")
 EPOCHS = Option("--trainer.max_epochs", "N", "passes over the training pictures", "20")
 RATE = Option("--model.optimizer.lr", "RATE", "learning rate", "0.001")
@@ -68,7 +68,12 @@ PAGES = {
         (
             TRAIN_DIR,
             TEST_DIR,
-            Option("--model.backbone", "NAME", "resnet18, vgg16, mobilenet_v3_large or mobilenet_v2", "resnet18"),
+            Option(
+                "--model.backbone",
+                "NAME",
+                "resnet18, vgg16, mobilenet_v3_large, mobilenet_v2 or efficientnet_lite0",
+                "resnet18",
+            ),
             WEIGHTS,
             Option("--model.head", "NAME", "MultiLayerHead or LinearHead", "MultiLayerHead"),
             RATE,
@@ -114,6 +119,22 @@ PAGES = {
         (
             "gel-fit predict --ckpt_path best.ckpt --data.predict_dir pictures",
             "gel-fit predict --ckpt_path best.ckpt --data.predict_dir scan.tif",
+        ),
+    ),
+    "export": Page(
+        "write a trained model as one ONNX file",
+        "Writes one ONNX file that takes grey pictures of any size and gives calibrated probabilities, without "
+        "PyTorch. It is compared with PyTorch before it is kept.",
+        (
+            CHECKPOINT,
+            Option("--to", "FILE", "ONNX file to write (needed)"),
+            Option("--check", "FOLDER", "pictures to compare on; without it, drawn ones"),
+            Option("--half", "", "stores weights in 16 bits, which halves the file"),
+            Option("--model.weights", "WEIGHTS", "weights of the backbone, if not those that the checkpoint names"),
+        ),
+        (
+            "gel-fit export --ckpt_path best.ckpt --to gel.onnx",
+            "gel-fit export --ckpt_path best.ckpt --to gel.onnx --check pictures --half",
         ),
     ),
     "compare": Page(
@@ -237,7 +258,11 @@ def help_page(name: str) -> str:
                 *wrap(page.summary, WIDTH),
                 *_options(page.options, "options"),
                 *_listed(page.examples, "examples"),
-                f"\ncommands: {', '.join(dict.fromkeys(name.split()[0] for name in COMMANDS))} (gel-fit --help)",
+                "",
+                *wrap(
+                    f"commands: {', '.join(dict.fromkeys(name.split()[0] for name in COMMANDS))} (gel-fit --help)",
+                    WIDTH,
+                ),
                 *([f"all options: see gel-fit {name} {HELP_ALL}"] if page.options else []),
             ]
         )

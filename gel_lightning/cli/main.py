@@ -370,6 +370,11 @@ def main(args: Sequence[str] | None = None) -> int:
             return status
         if given[:1] == ["data"]:
             return data_command(given[1:])
+        if given[:1] == ["export"]:
+            from gel_lightning.cli.export import export_command
+
+            export_command(given[1:])
+            return 0
         refuse_repeats(given)
         with _thread_errors_raised():
             if given[:1] == ["compare"]:

@@ -24,6 +24,11 @@ class GelError(Exception):
     """
 
 
+def missing_package(name: str, extra: str) -> GelError:
+    """Makes the error of a package that is not installed, and that an extra of this one brings."""
+    return GelError(f"{name} is not installed; run pip install 'gel-lightning[{extra}]'")
+
+
 def check_range(option: str, value: float, least: float, most: float) -> None:
     """Refuses a number outside of a range, and one that is not a number.
 

@@ -74,6 +74,7 @@ class PredictionsFile(Callback):
         """Opens the file and writes the names of the columns."""
         assert isinstance(pl_module, GelClassifier)
         self._class_names = pl_module.class_names
+        self._thresholds = dict(zip(pl_module.class_names, pl_module.calibration.thresholds, strict=True))
         self._note = f"demonstration: {', '.join(pl_module.made_up)}" if pl_module.made_up else ""
         if trainer.world_size == 1:
             self._begin()
@@ -126,8 +127,15 @@ class PredictionsFile(Callback):
         path, predicted, confidence, *probabilities, error = row
         self.summary.add(path, predicted, confidence, error)
         self._rows.writerow(
-            [formula_free(path), _text(predicted), confidence, *probabilities, _text(error), self._note]
+            [formula_free(path), _text(predicted), confidence, *probabilities, _text(error), self._noted(row)]
         )
+
+    def _noted(self, row: Sequence[str]) -> str:
+        """The note of a picture: whether its answer is uncertain, and whether the model is a demonstration."""
+        _, predicted, confidence, *_ = row
+        threshold = self._thresholds.get(predicted, 0.0)  # a picture that cannot be read has no class
+        uncertain = [f"uncertain: below {min(threshold, 1):.3g}"] if predicted and float(confidence) < threshold else []
+        return "; ".join([*uncertain, *filter(None, [self._note])])
 
     def _put_together(self) -> None:
         """Writes the rows of all processes, to which the pictures were dealt out in turn."""

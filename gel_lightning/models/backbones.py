@@ -1,32 +1,46 @@
-"""Frozen torchvision networks that turn a picture into one feature vector."""
+"""Frozen networks that turn a picture into one feature vector."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import fuse_conv_bn_weights
 from torchvision.models import get_model, get_model_weights
 from torchvision.transforms import v2
 
 from gel_lightning.core.archives import DamagedFileError, UnsafeFileError, all_finite, load_plain
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, missing_package
 from gel_lightning.core.store import Store, default_cache_dir
+from gel_lightning.models.weights import WHEELS, in_order, packaged_file
 
 LAST_LINEAR = {
     "resnet18": "fc",
     "vgg16": "classifier.6",
     "mobilenet_v3_large": "classifier.3",
     "mobilenet_v2": "classifier.1",
+    "efficientnet_lite0": "classifier",
 }
-"""torchvision's name of each network, and where its last linear layer is. One entry adds a backbone."""
+"""Name of each network, and where its last linear layer is. One entry adds a backbone of torchvision."""
+
+TIMM = {"efficientnet_lite0": "tf_efficientnet_lite0"}
+"""timm's names of the networks that torchvision does not have."""
+
+TIMM_MEAN, TIMM_STD = (127 / 255,) * 3, (128 / 255,) * 3
+"""Normalisation that EfficientNet-Lite was trained with: (value - 127) / 128."""
+
+NAMED_WEIGHTS = ("imagenet", "packaged", "none")
+"""Choices of weights that are no path."""
 
 MIN_SIZE = {"vgg16": 32}
 """The smallest side of a picture in pixels, where it is not 1."""
@@ -44,7 +58,7 @@ class Backbone(nn.Module):
     takes half the time and changes features by their last bits.
 
     Args:
-        network: a torchvision network whose last linear layer is an identity.
+        network: a network whose last linear layer is an identity.
         num_features: length of a feature vector.
         mean: mean of each colour channel that the network was trained with, of values in [0, 1].
         std: standard deviation of the same.
@@ -95,9 +109,9 @@ def build_backbone(name: str = "resnet18", weights: str = "imagenet") -> Backbon
 
     Args:
         name: one of :data:`LAST_LINEAR`.
-        weights: ``imagenet`` for torchvision's file, from the hub cache or the network; ``none`` for a
-            random network, always the same one, whose BatchNorm statistics are those of noise; else the path
-            of a state dict of this network, with or without its last linear layer.
+        weights: ``imagenet`` for torchvision's file, from the hub cache or the network; ``packaged`` for those of
+            an installed wheel; ``none`` for a random network, always the same one, whose BatchNorm statistics are
+            those of noise; else the path of a state dict of this network, with or without its last linear layer.
 
     Returns:
         The backbone, on the CPU.
@@ -112,17 +126,19 @@ def build_backbone(name: str = "resnet18", weights: str = "imagenet") -> Backbon
 
 def _built(name: str, weights: str) -> Backbone:
     state_before = _weights_state(name, weights)
-    preset = get_model_weights(name)[IMAGENET_VERSION].transforms()
+    mean, std = _normalisation(name)
     if weights == "none":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
             network, _ = _without_last_linear(name)
         digest = fingerprint(network)
-        _settle_batch_norm(network, preset.mean, preset.std)
+        _settle_batch_norm(network, mean, std)
     else:
-        state = _imagenet_state(name) if weights == "imagenet" else _file_state(Path(weights))
+        state = _imagenet_state(name) if weights == "imagenet" else _file_state(_weights_file(name, weights))
         # On the meta device nothing is drawn or allocated for values that the state replaces.
         with torch.device("meta"):
+            if weights == "packaged":
+                state = in_order(state, _network(name).state_dict())
             network, _ = _without_last_linear(name)
         _load(network, state, name, weights, num_features(name))
         digest = fingerprint(network)
@@ -132,7 +148,7 @@ def _built(name: str, weights: str) -> Backbone:
         # Where nothing can be kept the weights are read each time.
         with suppress(GelError), _fingerprints().adding() as add:
             add([known_by], np.frombuffer(bytes.fromhex(digest), np.uint8)[None])
-    return Backbone(network, num_features(name), preset.mean, preset.std, digest)
+    return Backbone(network, num_features(name), mean, std, digest)
 
 
 @cache
@@ -186,18 +202,22 @@ def check_weights(name: str, weights: str) -> None:
     """Finds out what can be wrong with a choice of weights before they are loaded.
 
     Raises:
-        GelError: no such backbone; no such file.
+        GelError: no such backbone; no such file; no such weights of this backbone.
     """
     num_features(name)
-    if weights not in ("imagenet", "none"):
-        path = Path(weights)
-        if not path.expanduser().exists():
-            raise GelError(f"{path}: no such weights file; name one with --model.weights, or imagenet, or none")
+    if weights == "packaged":
+        packaged_file(name)
+    elif weights == "imagenet" and name in TIMM:
+        raise GelError(
+            f"torchvision has no weights of {name}; give --model.weights {'packaged' if name in WHEELS else 'FILE'}"
+        )
+    elif weights not in NAMED_WEIGHTS and not Path(weights).expanduser().exists():
+        raise GelError(f"{weights}: no such weights file; name one with --model.weights, or imagenet, or none")
 
 
 def weights_identity(weights: str) -> str:
     """The name of weights that holds from any folder: a path made absolute, the other choices as they are."""
-    return weights if weights in ("imagenet", "none") else str(Path(weights).expanduser().resolve())
+    return weights if weights in NAMED_WEIGHTS else str(Path(weights).expanduser().resolve())
 
 
 @contextmanager
@@ -219,24 +239,36 @@ def _fingerprints() -> Store:
 def _weights_state(name: str, weights: str) -> bytes | None:
     """A digest that is another one whenever the weights may be others; None if their file is not there."""
     if weights == "none":
-        state = [RANDOM_SEED, torch.__version__, torchvision.__version__]
+        state = [RANDOM_SEED, torch.__version__, *_library(name)]
     else:
-        path = _hub_file(name) if weights == "imagenet" else Path(weights).expanduser()
+        path = _weights_file(name, weights)
         try:
             status = path.stat()
         except OSError:
             return None
         times = (status.st_mtime_ns, status.st_ctime_ns)
-        state = [str(path.resolve()), status.st_dev, status.st_ino, status.st_size, *times]
+        state = [str(path.resolve()), status.st_dev, status.st_ino, status.st_size, *times, *_library(name)]
     return hashlib.sha256(json.dumps([name, *state]).encode()).digest()
 
 
 def _for_inference(network: nn.Module) -> nn.Module:
-    if any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        from torch.fx.experimental.optimization import fuse  # takes a while to import
-
-        network = fuse(network, inplace=True)
+    """Folds each BatchNorm into its convolution, which is the one defined before it."""
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    for (_, convolution), (name, norm) in pairwise(layers):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+            convolution.weight, bias = fuse_conv_bn_weights(
+                convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
+            )
+            convolution.bias = bias
+            network.set_submodule(name, getattr(norm, "act", nn.Identity()))  # timm's has the activation in it
     return network.to(memory_format=torch.channels_last)
+
+
+def _weights_file(name: str, weights: str) -> Path:
+    if weights == "packaged":
+        return packaged_file(name)
+    return _hub_file(name) if weights == "imagenet" else Path(weights).expanduser()
 
 
 def _hub_file(name: str) -> Path:
@@ -245,8 +277,34 @@ def _hub_file(name: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
 
 
+def _library(name: str) -> tuple[str, ...]:
+    """What the initialisation and the parameter names of a network depend on."""
+    return ("timm", version("timm")) if name in TIMM else (torchvision.__version__,)
+
+
+def _normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of each colour channel, of values in [0, 1]."""
+    if name in TIMM:
+        return TIMM_MEAN, TIMM_STD
+    preset = get_model_weights(name)[IMAGENET_VERSION].transforms()
+    return preset.mean, preset.std
+
+
+def _network(name: str) -> nn.Module:
+    """Builds the whole network, its weights drawn."""
+    if name not in TIMM:
+        network: nn.Module = get_model(name, weights=None)
+        return network
+    try:
+        import timm  # a second that the other networks need not wait for
+    except ImportError as error:
+        raise missing_package("timm", "packaged") from error
+    network = timm.create_model(TIMM[name])
+    return network
+
+
 def _without_last_linear(name: str) -> tuple[nn.Module, int]:
-    network = get_model(name, weights=None)
+    network = _network(name)
     last = network.get_submodule(LAST_LINEAR[name])
     assert isinstance(last, nn.Linear)
     network.set_submodule(LAST_LINEAR[name], nn.Identity())

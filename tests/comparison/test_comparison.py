@@ -322,7 +322,8 @@ def test_a_picture_is_decoded_once_for_a_backbone_that_is_built_once(
 
 def test_a_comparison_is_set_in_a_file_as_well(tmp_path: Path, pictures: Options) -> None:
     (tmp_path / "mine.yaml").write_text(
-        "backbones: [resnet18]\nheads: [single]\noptimizers: [test_comparison.Plain]\ntrainer:\n  accelerator: cpu\n"
+        "backbones: [resnet18]\nheads: [single]\noptimizers: [test_comparison.Plain]\n"
+        "model:\n  weights: none\ntrainer:\n  accelerator: cpu\n"
     )
     save_data_set(tmp_path / "data/drawn/dataset")  # as if they were drawn
     files = ("--config", CONFIGS / "compare_offline.yaml", "--config", "mine.yaml")

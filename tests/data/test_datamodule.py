@@ -1,5 +1,4 @@
 import os
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable

@@ -156,7 +156,8 @@ def test_one_picture_gets_a_sentence(checkpoint: Path, tmp_path: Path) -> None:
         f"{picture} is classified as {row['predicted']}, with probability {float(row['confidence']):.3f}.",
         "predictions: predictions.csv",
     ]
-    assert row["note"] == "demonstration: a random backbone"
+    assert row["note"].rpartition("; ")[2] == "demonstration: a random backbone"
+    assert row["note"].startswith("uncertain: below 0.9; ") == (float(row["confidence"]) < 0.9)
 
     (tmp_path / "cut.png").write_bytes(b"")
     ran = predicted(checkpoint, "cut.png", tmp_path)
@@ -185,7 +186,8 @@ def test_a_checkpoint_of_drawn_pictures_says_so(drawn: Path, tmp_path: Path) -> 
     ran = predicted(drawn / BEST, "pictures", tmp_path)
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.splitlines()[0] == DEMONSTRATION.format("drawn pictures", "answers")
-    assert {row["note"] for row in read_rows(tmp_path / "predictions.csv")} == {"demonstration: drawn pictures"}
+    notes = [row["note"].rpartition("; ")[2] for row in read_rows(tmp_path / "predictions.csv")]
+    assert set(notes) == {"demonstration: drawn pictures"}
 
     ran = gel_fit("test", "--ckpt_path", drawn / BEST, "--data.test_dir", "pictures", *TINY[2:6], cwd=tmp_path)
     assert (ran.status, ran.err) == (0, "")
@@ -198,4 +200,5 @@ def test_another_checkpoint_says_nothing(drawn: Path, train_dir: Path, tmp_path:
     ran = predicted(tmp_path / BEST, train_dir, tmp_path)
     assert (ran.status, ran.err) == (0, "")
     assert "demonstration" not in ran.out
-    assert {row["note"] for row in read_rows(tmp_path / "predictions.csv")} == {""}
+    for row in read_rows(tmp_path / "predictions.csv"):
+        assert row["note"] == ("uncertain: below 0.9" if float(row["confidence"]) < 0.9 else "")

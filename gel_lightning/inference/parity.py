@@ -1,0 +1,85 @@
+"""Does an exported model give the probabilities of the model that it was made from?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gel_lightning.core.errors import GelError
+from gel_lightning.data.datasets import picture_values
+from gel_lightning.data.drawn import draw_gel
+from gel_lightning.data.folders import find_pictures
+from gel_lightning.data.images import PictureError, read_picture
+from gel_lightning.inference.exported import ExportedModel
+from gel_lightning.inference.trained import Trained
+
+TOLERANCE = 1e-3
+"""How far probabilities of an exported model may be from PyTorch's."""
+
+NOISE_SIZES = ((224, 224), (37, 900), (700, 50), (1, 1), (1200, 1600))  # height and width
+
+
+class Checked(NamedTuple):
+    """How an exported model compares with PyTorch.
+
+    Attributes:
+        pictures: how many were compared.
+        unreadable: how many could not be read.
+        difference: the largest between two probabilities.
+    """
+
+    pictures: int
+    unreadable: int
+    difference: float
+
+
+def check(content: bytes, trained: Trained, folder: Path | None = None) -> Checked:
+    """Compares an exported file with the model that it was made from.
+
+    Args:
+        content: of the file.
+        trained: the model, which classifies as `gel-fit predict` does.
+        folder: pictures to compare on; None takes drawn gels, and noise of unusual sizes.
+
+    Raises:
+        GelError: a probability differs by more than :data:`TOLERANCE`, or an answer; no picture can be read.
+    """
+    exported = ExportedModel(content)
+    pictures, unreadable, largest = 0, 0, 0.0
+    for name, picture in _drawn() if folder is None else _read(folder):
+        if picture is None:
+            unreadable += 1
+            continue
+        with torch.inference_mode():
+            expected = trained.model.predict_step(picture_values(picture, trained.image_size)[None], 0)[0].numpy()
+        found = exported(np.asarray(picture)[None, None])[0]
+        difference = float(abs(found - expected).max())
+        # A difference that is not a number is none to be kept, either.
+        if not difference <= TOLERANCE or found.argmax() != expected.argmax():
+            raise GelError(
+                f"{name}: the exported model gives other probabilities than PyTorch, by {difference:.2g} where "
+                f"{TOLERANCE:g} is allowed; nothing was written (with --half, leave that out)"
+            )
+        pictures, largest = pictures + 1, max(largest, difference)
+    if not pictures:
+        raise GelError(f"{folder}: none of {unreadable} pictures can be read; name another folder with --check")
+    return Checked(pictures, unreadable, largest)
+
+
+def _drawn() -> Iterator[tuple[str, Image.Image]]:
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        yield f"drawn gel {number}", draw_gel(rng).convert("L")
+    for size in NOISE_SIZES:
+        yield "noise of {} x {}".format(*size), Image.fromarray(rng.integers(0, 256, size, np.uint8))
+
+
+def _read(folder: Path) -> Iterator[tuple[str, Image.Image | None]]:
+    for path in find_pictures(folder).paths:
+        try:
+            yield str(path), read_picture(path)
+        except PictureError:
+            yield str(path), None
