@@ -71,7 +71,7 @@ PAGES = {
             Option(
                 "--model.backbone",
                 "NAME",
-                "resnet18, vgg16, mobilenet_v3_large, mobilenet_v2 or efficientnet_lite0",
+                "such as resnet18, vgg16 or efficientnet_lite0",
                 "resnet18",
             ),
             WEIGHTS,

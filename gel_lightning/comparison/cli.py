@@ -455,6 +455,7 @@ def _save(settings: dict[str, Any], path: Path, without: Sequence[str]) -> None:
     """Writes settings as a file that --config takes."""
     kept = {key: value for key, value in settings.items() if key not in without}
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "seed"}  # that of seed_everything
+    kept["model"] = {key: value for key, value in kept["model"].items() if key != "class_names"}  # those of the data
     with replacing(path) as file:
         yaml.safe_dump(kept, file, sort_keys=False)
 

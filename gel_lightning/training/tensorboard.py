@@ -1,6 +1,7 @@
 """The logger of a run: TensorBoard, with training and validation in two colours."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,10 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Writes out what was logged, and ends the threads that do so."""
-        super().finalize(status)
-        for writer in self._parts.values():
-            writer.close()
+        with ExitStack() as closing:  # each is closed, even if the disk is full for another
+            for writer in self._parts.values():
+                closing.callback(writer.close)
+            super().finalize(status)
 
     def _writer(self, part: str) -> SummaryWriter:
         if part not in self._parts:

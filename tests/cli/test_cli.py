@@ -96,7 +96,7 @@ def assert_error(ran: Ran, *words: str, status: int = 1) -> None:
         ),
         (
             ["fit", "--help_all"],
-            ["--model.backbone", "resnet18, vgg16, mobilenet_v3_large or mobilenet_v2", "--results_file"],
+            ["--model.backbone", "resnet18, vgg16, mobilenet_v3_large, mobilenet_v2 or efficientnet_lite0", "--results_file"],
         ),
         (
             ["fit", "--help_all"],

@@ -28,7 +28,7 @@ def test_a_clear_winner_is_named_with_what_matters(tmp_path: Path) -> None:
     summary = summarised(tmp_path)
     best = summary.models[0]
     assert f"\nThe best of 8 models is {best.name}" in text
-    assert "Trained on 4 of 5 folds of 40 pictures and tested on the other, each fold in turn, 10 times over" in text
+    assert "Trained on 4 of 5 folds of 40 pictures and tested on the other, each in turn, 10 times over" in text
     estimate = best.estimates["accuracy"]
     assert estimate.high == 1
     ends = f"{100 * estimate.low:.1f} % to 100 %"

@@ -85,7 +85,7 @@ HIDDEN = {"class_path": "gel_lightning.MultiLayerHead", "init_args": {"hidden": 
         ({"validation__labels": torch.zeros(19, dtype=torch.long)}, ["labels is a tensor of shape (19,)"]),
         ({"train_class_counts": [1]}, ["train_class_counts is [1]"]),
         ({"train_class_counts": [-1, 3]}, ["train_class_counts is [-1, 3]"]),
-        ({"extra": {"\x1b[31m": 1}}, ["not printable"]),
+        ({"extra": {"x" * 5000: 1}}, ["too long"]),
         ({"extra": {(1, 2): 1}}, ["not a text or number"]),
         ({"extra": torch.float32}, ["not plain data"]),
     ],
