@@ -143,7 +143,8 @@ def print_predictions(summary: Summary) -> None:
     number = sum(summary.counts.values())
     if number + summary.unreadable == 1:
         for confidence, path, name in summary.least_certain:
-            print_line(f"{path} is classified as {name}, with probability {confidence:.3f}.")
+            uncertain = ": uncertain, since that is below the threshold of its class" if summary.uncertain else ""
+            print_line(f"{path} is classified as {name}, with probability {confidence:.3f}{uncertain}.")
     else:
         table = SafeTable("predicted", "pictures")
         table.columns[1].justify = "right"
@@ -153,6 +154,8 @@ def print_predictions(summary: Summary) -> None:
             table.add_row("cannot be read", str(summary.unreadable))
         Console(markup=False).print(table)
         if number:
+            if summary.uncertain:
+                print_line(f"{summary.uncertain} of {number} are uncertain: below the threshold of their class")
             print_line("least certain:" if number > len(summary.least_certain) else "least certain first:")
         for confidence, path, name in summary.least_certain:
             print_line(f"  {confidence:.3f}  {name}  {path}")

@@ -88,7 +88,7 @@ PAGES = {
         ),
     ),
     "validate": Page(
-        "measure a trained model on its validation pictures",
+        "measure a trained model on validation pictures",
         "Measures a checkpoint on the validation pictures of its training: name the same folders.",
         (CHECKPOINT, TRAIN_DIR, TEST_DIR, WEIGHTS, DEVICE),
         (
@@ -156,7 +156,7 @@ PAGES = {
         ),
         (
             "gel-fit compare --data.train_dir pictures",
-            "gel-fit compare --backbones resnet18 vgg16 --heads single --folds 5 --repeats 10",
+            "gel-fit compare --backbones resnet18 vgg16 --heads single --folds 5",
         ),
     ),
     "report": Page(

@@ -35,6 +35,12 @@ def explained(message: str, command: str, options: Iterable[str]) -> str | None:
     options = set(options)
     if found := re.match("unrecognized arguments: (.*)", message, re.IGNORECASE):
         return _unrecognized(found[1].split(), command, options)
+    if found := re.search(r"File does not exist: '(.+?)'", message):
+        return f"{found[1]}: no such file; check the path"
+    if found := re.match(r"argument (--[^\s/]+)\S*: expected one argument", message):
+        return f"{found[1]} needs a value after it"
+    if message.endswith("arguments are required: comparison"):
+        return "name a comparison by its number or folder, such as gel-fit report 0"
     if found := re.match("the following arguments are required: (.*)", message):
         return re.sub(r"^\w+\.", "--", found[1]) + " is missing"
     keys = re.findall(r'Parser key "([\w.]+)"', message)
@@ -70,6 +76,8 @@ def _unrecognized(arguments: list[str], command: str, options: set[str]) -> str:
         if argument[0] in DASHES:
             lines.append(_no_option(argument.partition("=")[0], command, options))
             after_option = "=" not in argument
+        elif not after_option and _by_suffix(argument):
+            lines.append(_stray(argument, command, options))
         elif not after_option:
             stray.append(argument)
     return "; ".join(dict.fromkeys([*lines, *([_stray(" ".join(stray), command, options)] if stray else [])]))

@@ -72,8 +72,13 @@ def _differences(name: str, given: Any, trained: Any) -> Iterator[tuple[str, Any
         for key, value in given.items():
             if key != "class_path":
                 yield from _differences(f"{name}.{key}", value, trained.get(key, UNSET))
-    elif given != trained:
+    elif _listed(given) != _listed(trained):
         yield name, given, trained
+
+
+def _listed(setting: Any) -> Any:
+    """A tuple, such as the betas of Adam, as the list that a checkpoint has for it."""
+    return list(setting) if isinstance(setting, tuple) else setting
 
 
 def _names_class(setting: Any) -> bool:

@@ -92,7 +92,8 @@ def _choice(summary: Summary) -> str:
     if not level:
         return f"it has the highest accuracy {where}"
     names = _listed(level) if len(level) < 4 else f"{len(level)} others"
-    return f"it has the highest accuracy {where}, level with {names}, and of these the lowest log loss, {loss:.3g}"
+    lowest = f"of these the lowest log loss there, {loss:.3g}"
+    return f"it has the highest accuracy {where}, level with {names}, and {lowest}"
 
 
 def _pairs(summary: Summary) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 MAX_BYTES = 4 * 2**30
 ZIP_MAGIC = b"PK\x03\x04"
+PICKLE_MAGIC = b"\x80"  # with which older files of torch.save begin
 
 
 class UnsafeFileError(ValueError):
@@ -37,12 +38,16 @@ def load_plain(path: Path) -> Any:
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        kind = "it is a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise OSError(errno.EINVAL, kind, str(path))
     if status.st_size > MAX_BYTES:
         raise DamagedFileError(f"larger than {MAX_BYTES // 2**30} GiB")
     with path.open("rb") as file:
-        if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
+        start = file.read(len(ZIP_MAGIC))
+        if start == ZIP_MAGIC:
             _check_archive(file, status.st_size)
+        elif not start.startswith(PICKLE_MAGIC):
+            raise DamagedFileError("not a file of torch.save")
         file.seek(0)
         try:
             with warnings.catch_warnings():

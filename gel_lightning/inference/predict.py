@@ -14,6 +14,7 @@ from gel_lightning.core.files import FORMULA_STARTS, formula_free, regular_file,
 from gel_lightning.training.classifier import GelClassifier
 
 SHOWN = 5  # least certain pictures
+UNCERTAIN = "uncertain"
 REASONS = 10  # unreadable pictures
 TEXT: dict[str, Any] = {"newline": "", "errors": "backslashreplace"}  # a file's name may be no UTF-8
 
@@ -28,16 +29,17 @@ class Summary:
         counts: how many pictures were classified as each class.
         unreadable: how many could not be read.
         reasons: of the first ten of these the path, and why.
+        uncertain: how many have a probability below the threshold of their class.
         least_certain: probability, path and class of the five least certain, these first.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.counts = dict.fromkeys(class_names, 0)
-        self.unreadable = 0
+        self.unreadable = self.uncertain = 0
         self.reasons: list[tuple[str, str]] = []
         self.least_certain: list[tuple[float, str, str]] = []
 
-    def add(self, path: str, predicted: str, confidence: str, error: str) -> None:
+    def add(self, path: str, predicted: str, confidence: str, error: str, uncertain: bool = False) -> None:
         """Adds a picture; the probability as it is written."""
         if error:
             self.unreadable += 1
@@ -45,6 +47,7 @@ class Summary:
                 self.reasons.append((path, error))
             return
         self.counts[predicted] += 1
+        self.uncertain += uncertain
         self.least_certain = sorted([*self.least_certain, (float(confidence), path, predicted)])[:SHOWN]
 
 
@@ -80,7 +83,7 @@ class PredictionsFile(Callback):
             self._begin()
             return
         run = trainer.strategy.broadcast(os.getpid())  # not shared with another run at the same time
-        names = [f".{self.path.name}.{run}-{rank}.tmp" for rank in range(trainer.world_size)]
+        names = [f".{self.path.name}.{run}.{rank}.tmp" for rank in range(trainer.world_size)]
         self._parts = [self.path.with_name(name) for name in names]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self._parts[trainer.global_rank]
@@ -125,17 +128,17 @@ class PredictionsFile(Callback):
 
     def _write(self, row: list[str]) -> None:
         path, predicted, confidence, *probabilities, error = row
-        self.summary.add(path, predicted, confidence, error)
-        self._rows.writerow(
-            [formula_free(path), _text(predicted), confidence, *probabilities, _text(error), self._noted(row)]
-        )
+        note = self._noted(row)
+        self.summary.add(path, predicted, confidence, error, note.startswith(UNCERTAIN))
+        self._rows.writerow([formula_free(path), _text(predicted), confidence, *probabilities, _text(error), note])
 
     def _noted(self, row: Sequence[str]) -> str:
         """The note of a picture: whether its answer is uncertain, and whether the model is a demonstration."""
         _, predicted, confidence, *_ = row
         threshold = self._thresholds.get(predicted, 0.0)  # a picture that cannot be read has no class
-        uncertain = [f"uncertain: below {min(threshold, 1):.3g}"] if predicted and float(confidence) < threshold else []
-        return "; ".join([*uncertain, *filter(None, [self._note])])
+        below = predicted and float(confidence) < threshold
+        uncertain = f"{UNCERTAIN}: below {min(threshold, 1):.3g}" if below else ""
+        return "; ".join(filter(None, [uncertain, self._note]))
 
     def _put_together(self) -> None:
         """Writes the rows of all processes, to which the pictures were dealt out in turn."""

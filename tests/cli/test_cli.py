@@ -96,7 +96,7 @@ def assert_error(ran: Ran, *words: str, status: int = 1) -> None:
         ),
         (
             ["fit", "--help_all"],
-            ["--model.backbone", "resnet18, vgg16, mobilenet_v3_large, mobilenet_v2 or efficientnet_lite0", "--results_file"],
+            ["--model.backbone", "vgg16, mobilenet_v3_large, mobilenet_v2 or efficientnet_lite0", "--results_file"],
         ),
         (
             ["fit", "--help_all"],
@@ -740,7 +740,7 @@ BROKEN = [
     pytest.param(absent, "no such checkpoint", id="absent"),
     pytest.param(cut_off, "not a whole checkpoint", id="cut off"),
     pytest.param(emptied, "not a whole checkpoint", id="empty"),
-    pytest.param(text_file, "", id="text"),
+    pytest.param(text_file, "not a file of torch.save", id="text"),
     pytest.param(hostile, "more than plain data", id="hostile"),
     pytest.param(foreign, "checkpoint of another model", id="foreign"),
     pytest.param(state_dict, "checkpoint of another model", id="state dict"),

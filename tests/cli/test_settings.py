@@ -94,6 +94,17 @@ def test_a_resumed_run_takes_the_seed_of_its_checkpoint(tmp_path: Path, pictures
     assert [row["seed"] for row in read_rows(tmp_path / "lightning_logs/results.csv")] == ["7", "7"]
 
 
+def test_a_run_is_resumed_with_its_own_config(tmp_path: Path, pictures: Options) -> None:
+    """With Adam, whose betas are a tuple that a checkpoint has as a list."""
+    adam = ("--model.optimizer", "Adam", "--model.optimizer.lr", "0.001")
+    assert gel_fit("fit", *FIT, *pictures, *adam, cwd=tmp_path).status == 0
+    run = tmp_path / RUN
+    own = ("--config", run / "config.yaml", "--ckpt_path", run / "checkpoints/last.ckpt", "--trainer.max_epochs", "5")
+    ran = gel_fit("fit", *own, cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    assert read_rows(tmp_path / "lightning_logs/results.csv")[-1]["epochs"] == "5"
+
+
 @pytest.mark.parametrize(
     ("command", "option"),
     [

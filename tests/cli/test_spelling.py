@@ -175,6 +175,15 @@ def test_torchrun_says_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             "'best.ckpt' needs an option before it: --ckpt_path best.ckpt (a name with spaces needs quotes) "
             "(see gel-fit test --help)",
         ),
+        (
+            ["predict", "best.ckpt", "pictures"],
+            "'best.ckpt' needs an option before it: --ckpt_path best.ckpt (a name with spaces needs quotes); "
+            "'pictures' needs an option before it: --data.predict_dir pictures (a name with spaces needs quotes) "
+            "(see gel-fit predict --help)",
+        ),
+        (["predict", "--ckpt_path"], "--ckpt_path needs a value after it (see gel-fit predict --help)"),
+        (["fit", "--data.train_dir"], "--data.train_dir needs a value after it (see gel-fit fit --help)"),
+        (["fit", "--config", "gone.yaml"], "TMP/gone.yaml: no such file; check the path (see gel-fit fit --help)"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -190,7 +199,7 @@ def test_a_mistake_is_one_line(
     with pytest.raises(SystemExit) as stop:
         parsers[args[0]].parse_args(args[1:])
     assert stop.value.code == 2
-    assert capsys.readouterr() == ("", f"gel-fit: error: {line}\n")
+    assert capsys.readouterr() == ("", f"gel-fit: error: {line.replace('TMP', str(tmp_path))}\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -208,7 +217,10 @@ def test_a_mistake_is_one_line(
         (["fit", "--epochs", "5"], "no option --epochs; did you mean --trainer.max_epochs? (see gel-fit fit --help)"),
         (["--trian"], "no option --trian (see gel-fit --help)"),
         (["report", "0", "1"], "'1' is one argument too many (see gel-fit report --help)"),
-        (["report"], "comparison is missing (see gel-fit report --help)"),
+        (
+            ["report"],
+            "name a comparison by its number or folder, such as gel-fit report 0 (see gel-fit report --help)",
+        ),
         (["data", "draw"], "--to is missing (see gel-fit data draw --help)"),
         (
             ["data", "check", "pictures"],

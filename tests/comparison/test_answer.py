@@ -55,7 +55,7 @@ def test_equal_models_are_called_equal(tmp_path: Path) -> None:
 def test_models_that_are_always_right_are_level(tmp_path: Path) -> None:
     text = said(tmp_path, skill=50.0, backbones=["resnet18"], heads=["single"])
     best = r"The best of 2 models is (.*): it has the highest accuracy in the cross-validation, level with (.*), and "
-    found = re.search(best + r"of these the lowest log loss, [\d.e-]+\. Trained on", text)
+    found = re.search(best + r"of these the lowest log loss there, [\d.e-]+\. Trained on", text)
     assert found
     assert set(found.groups()) == {"resnet18 single adam", "resnet18 single sgd"}
     # 39 different pictures, of which none was wrong.

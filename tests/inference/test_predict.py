@@ -134,6 +134,8 @@ def test_counts_the_least_certain_the_unreadable_and_what_was_left_out(checkpoin
     shown = [[cell.strip() for cell in line.split("│")[1:3]] for line in lines if line.startswith("│")]
     counts = {name: [row["predicted"] for row in readable].count(name) for name in CLASSES}  # error is a class
     assert shown == [*([name, str(count)] for name, count in counts.items()), ["cannot be read", str(REASONS + 2)]]
+    uncertain = sum(row["note"].startswith("uncertain") for row in readable)
+    assert (f"{uncertain} of {len(readable)} are uncertain: below the threshold of their class" in lines) == (uncertain > 0)
     start = lines.index("least certain:")
     assert [line.split() for line in lines[start + 1 : start + 1 + SHOWN]] == [
         [f"{float(row['confidence']):.3f}", row["predicted"], row["path"]] for row in readable[:SHOWN]
@@ -151,13 +153,15 @@ def test_one_picture_gets_a_sentence(checkpoint: Path, tmp_path: Path) -> None:
     picture = f"{tmp_path.name}_0.png"
     ran = predicted(checkpoint, picture, tmp_path)
     (row,) = read_rows(tmp_path / "predictions.csv")
+    is_uncertain = float(row["confidence"]) < 0.9
+    uncertain = ": uncertain, since that is below the threshold of its class" if is_uncertain else ""
     assert ran.out.splitlines() == [
         DEMONSTRATION.format("a random backbone", "answers"),
-        f"{picture} is classified as {row['predicted']}, with probability {float(row['confidence']):.3f}.",
+        f"{picture} is classified as {row['predicted']}, with probability {float(row['confidence']):.3f}{uncertain}.",
         "predictions: predictions.csv",
     ]
     assert row["note"].rpartition("; ")[2] == "demonstration: a random backbone"
-    assert row["note"].startswith("uncertain: below 0.9; ") == (float(row["confidence"]) < 0.9)
+    assert row["note"].startswith("uncertain: below 0.9; ") == is_uncertain
 
     (tmp_path / "cut.png").write_bytes(b"")
     ran = predicted(checkpoint, "cut.png", tmp_path)
