@@ -84,7 +84,9 @@ def start_gel_fit(*args: object, cwd: Path, name: str = "run", **options: Any) -
     """
     with (cwd / f"{name}.out").open("wb") as out, (cwd / f"{name}.err").open("wb") as err:
         command = [sys.executable, "-m", "gel_lightning", *map(str, args)]
-        path = os.pathsep.join(map(str, (*(ROOT / "tests" / room for room in ("", "cli", "core", "training")), ROOT)))
+        path = os.pathsep.join(
+            map(str, (*(ROOT / "tests" / room for room in ("", "cli", "core", "features", "training")), ROOT))
+        )
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         return subprocess.Popen(
             command, cwd=cwd, env=environment, stdout=out, stderr=err, **{"preexec_fn": _heed_ctrl_c, **options}

@@ -12,6 +12,7 @@ import gel_lightning
 # The process of the command with a main of the test's own, and so without a second of imports.
 PROCESS = """
 import atexit, os, sys, threading, time, types
+sys.argv = ["gel-fit", "fit"]
 package, cli = types.ModuleType("gel_lightning"), types.ModuleType("gel_lightning.cli.main")
 package.__path__ = PATH
 sys.modules.update({"gel_lightning": package, "gel_lightning.cli.main": cli})
@@ -146,9 +147,12 @@ def test_ctrl_c_while_it_is_still_importing(ignored: bool, tmp_path: Path) -> No
     """Ends it with no traceback, unless it was started to pay no heed, as what runs in the background of a script."""
     slow = "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(1)\ndef main(): return 5\n"
     (tmp_path / "cli").mkdir()
+    rest = Path(gel_lightning.__path__[0], "cli")
+    (tmp_path / "cli" / "__init__.py").write_text(f"__path__.append({str(rest)!r})\n")
     (tmp_path / "cli" / "main.py").write_text(slow)
     code = f"""
 import signal, sys, types
+sys.argv = ["gel-fit", "fit"]
 signal.signal(signal.SIGINT, signal.{"SIG_IGN" if ignored else "default_int_handler"})
 sys.modules["gel_lightning"] = types.ModuleType("gel_lightning")
 sys.modules["gel_lightning"].__path__ = {[str(tmp_path), *gel_lightning.__path__]!r}

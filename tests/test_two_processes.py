@@ -196,6 +196,7 @@ def test_too_few_pictures_to_predict(fits: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["results", "picture", "folder"])
 def test_an_error_is_said_once(uneven: tuple[object, ...], broken: str, tmp_path: Path) -> None:
+    uneven = uneven if broken == "results" else uneven[:2]
     given = [*FIT, *uneven, "--data.cache_dir", tmp_path / "cache"]
     (tmp_path / "results.csv").write_text("something else\n")
     for name in ("gel", "not_gel"):

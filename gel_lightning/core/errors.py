@@ -4,6 +4,8 @@ import errno
 import re
 from pathlib import Path
 
+from gel_lightning.core.text import printable
+
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
@@ -22,6 +24,10 @@ class GelError(Exception):
     The command line prints the text and exits with status 1, with no traceback. Everything else that is
     raised, apart from what :func:`explained` knows, is a bug of ours and keeps its traceback.
     """
+
+    def __str__(self) -> str:
+        """The line, with what would end it or control a terminal escaped: names of files may hold anything."""
+        return printable(super().__str__())
 
 
 def missing_package(name: str, extra: str) -> GelError:

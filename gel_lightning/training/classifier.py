@@ -130,6 +130,7 @@ class GelClassifier(LightningModule):
         self.confusion_matrices: dict[str, Tensor] = {}
         self.probabilities: dict[str, Tensor] = {}
         self._validation: Validation | None = None
+        self._train_class_counts: Sequence[int] | None = None
         # Losses, probabilities, logits, labels and indices of the batches of an epoch. Metrics are computed of them at
         # its end, on the CPU: on other devices that would be many small steps, with XLA programs of many shapes.
         self._outcomes: dict[str, list[tuple[Tensor, ...]]] = {}
@@ -211,8 +212,9 @@ class GelClassifier(LightningModule):
             check_image_size(self.backbone_name, size)
         if stage == "fit":
             self.drawn = getattr(data, "drawn", False)
+            self._train_class_counts = getattr(data, "train_class_counts", None)
         if stage == "fit" and self.class_weights is not None:
-            self.loss_weights = self._loss_weights(getattr(data, "train_class_counts", None))
+            self.loss_weights = self._loss_weights(self._train_class_counts)
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
         """Returns ``loss`` (scalar), ``probabilities`` ``[N, classes]`` and ``features`` ``[N, F]``."""
@@ -318,8 +320,7 @@ class GelClassifier(LightningModule):
         checkpoint["drawn"] = self.drawn
         if self._validation and self._validation.step == checkpoint["global_step"]:
             checkpoint["validation"] = {"logits": self._validation.logits, "labels": self._validation.labels}
-        counts = getattr(getattr(self.trainer, "datamodule", None), "train_class_counts", None)
-        checkpoint["train_class_counts"] = counts
+        checkpoint["train_class_counts"] = self._train_class_counts
 
     @classmethod
     def load_from_checkpoint(

@@ -170,7 +170,8 @@ def sheet_figure(captions: Sequence[Caption], title: str) -> Figure:
         axes.imshow(values, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
         middle = (extent[0] + extent[1]) / 2
         axes.text(middle, top - 0.2, plain(text), ha="center", size=9, color=colour, parse_math=False)
-        axes.text(middle, extent[2] - 0.04, shorten(name, NAMED), ha="center", va="top", size=6.5, parse_math=False)
+        if name:
+            axes.text(middle, extent[2] - 0.04, shorten(name, NAMED), ha="center", va="top", size=6.5, parse_math=False)
     axes.set(xlim=(0, width), ylim=(0, height))
     return figure
 

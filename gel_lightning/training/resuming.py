@@ -211,9 +211,17 @@ def _try_optimizer(checkpoint: Mapping[str, Any], model: "GelClassifier") -> Non
 
 
 def _step(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
-    """Takes a step with gradients of 0, unless the optimizer wants a GPU."""
+    """Takes a step with gradients of 0, unless the optimizer wants a GPU.
+
+    Not with the fused kernels, which read beyond a state that is too small instead of raising an error.
+    """
     if any(group.get("capturable") for group in optimizer.param_groups):
         return
+    states = optimizer.state.values()
+    if any(isinstance(value, Tensor) and not value.is_floating_point() for state in states for value in state.values()):
+        raise TypeError("a tensor of whole numbers")
+    for group in optimizer.param_groups:
+        group.update({key: False for key in ("fused", "foreach") if key in group})
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step(lambda: 0.0)

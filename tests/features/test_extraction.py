@@ -453,7 +453,7 @@ def test_killed_runs_leave_what_is_right(train_dir: Path, tmp_path: Path, filled
 def test_killed_commands_leave_what_is_right(pictures: tuple[object, ...], tmp_path: Path) -> None:
     """Two at once on one empty store."""
     options = (*FIT, *pictures, "--trainer.logger", "false")
-    killer = ("--data.cache_dir", "cache", "--data.batch_size", "2", "--trainer.callbacks+=test_features.Killer")
+    killer = ("--data.cache_dir", "cache", "--data.batch_size", "2", "--trainer.callbacks+=test_extraction.Killer")
     runs = [
         start_gel_fit("fit", *options, *killer, f"--trainer.callbacks.seed={seed}", cwd=tmp_path, name=str(seed))
         for seed in range(2)

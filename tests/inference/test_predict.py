@@ -135,7 +135,9 @@ def test_counts_the_least_certain_the_unreadable_and_what_was_left_out(checkpoin
     counts = {name: [row["predicted"] for row in readable].count(name) for name in CLASSES}  # error is a class
     assert shown == [*([name, str(count)] for name, count in counts.items()), ["cannot be read", str(REASONS + 2)]]
     uncertain = sum(row["note"].startswith("uncertain") for row in readable)
-    assert (f"{uncertain} of {len(readable)} are uncertain: below the threshold of their class" in lines) == (uncertain > 0)
+    assert (f"{uncertain} of {len(readable)} are uncertain: below the threshold of their class" in lines) == (
+        uncertain > 0
+    )
     start = lines.index("least certain:")
     assert [line.split() for line in lines[start + 1 : start + 1 + SHOWN]] == [
         [f"{float(row['confidence']):.3f}", row["predicted"], row["path"]] for row in readable[:SHOWN]

@@ -21,6 +21,7 @@ from gel_lightning.models.backbones import (
     IMAGENET_VERSION,
     LAST_LINEAR,
     MIN_SIZE,
+    TIMM,
     Backbone,
     build_backbone,
     check_image_size,
@@ -515,7 +516,7 @@ def test_real_weights_tell_pictures_apart(name: str, file: str, shared: Path) ->
 def test_the_smallest_picture_that_a_backbone_takes(name: str) -> None:
     least = MIN_SIZE.get(name, 1)
     with torch.device("meta"):
-        network = get_model(name, weights=None).eval()
+        network = (timm.create_model(TIMM[name]) if name in TIMM else get_model(name, weights=None)).eval()
         network(torch.empty(1, 3, least, least))
         if least > 1:
             with pytest.raises(RuntimeError):
