@@ -483,7 +483,7 @@ def test_learning_curves_show_each_epoch_that_has_a_value(tmp_path) -> None:
 
 def test_times_have_those_of_the_original_study_beside_them(eight, figures) -> None:
     every = figures["times"].figure.axes
-    assert y_labels(every[0]) == ["resnet18, cpu", "mobilenet_v2, cpu"]
+    assert y_labels(every[0]) == ["resnet18", "mobilenet_v2"]
     own = {backbone: [] for backbone in ("resnet18", "mobilenet_v2")}
     for model in eight.models:
         own[model.record.levels["backbone"]].append(model.record)
