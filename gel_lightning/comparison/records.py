@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from gel_lightning.comparison.grid import display_names, kind, read_rows, run_name
 from gel_lightning.core.errors import GelError
-from gel_lightning.core.files import formula_free, replacing
+from gel_lightning.core.files import replacing
 
 RESULTS, ABOUT, PREDICTIONS, CURVES = "results.csv", "about.json", "predictions.csv", "curves.csv"
 REPORT, FIGURES, THUMBNAILS, LOCK = "report.html", "figures", "thumbnails", ".compare.lock"
@@ -194,7 +194,7 @@ def write_predictions(path: Path, class_names: Sequence[str], outcomes: Sequence
         for outcome in outcomes:
             for name, label, probabilities in zip(*outcome[2:], strict=True):
                 shares = [float(f"{share:.9g}") for share in probabilities]
-                writer.writerow([outcome.repeat, outcome.fold, formula_free(name), class_names[label], *shares])
+                writer.writerow([outcome.repeat, outcome.fold, name, class_names[label], *shares])
 
 
 def predictions_file(test_set: str) -> str:
