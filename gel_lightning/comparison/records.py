@@ -29,6 +29,7 @@ from gel_lightning.core.files import replacing
 
 RESULTS, ABOUT, PREDICTIONS, CURVES = "results.csv", "about.json", "predictions.csv", "curves.csv"
 REPORT, FIGURES, THUMBNAILS, LOCK = "report.html", "figures", "thumbnails", ".compare.lock"
+MAX_FOLDS = 100_000
 FACTORS = ("backbone", "head", "optimizer", "hardware")
 TIMES = ("training_time_mins", "inference_time_secs")
 SHARES = ("accuracy", "precision", "recall")
@@ -412,7 +413,7 @@ def read_about(folder: Path) -> dict[str, Any]:
             raise ValueError("no two classes, or two of one name")
         if not all(re.fullmatch(r"\w+", name, re.ASCII) for name in about["test_sets"]):
             raise ValueError("no such names of test sets")
-        if about["repeats"] < 1 or (about["folds"] is not None and about["folds"] < 2):
+        if about["repeats"] < 1 or (about["folds"] is not None and not 2 <= about["folds"] <= MAX_FOLDS):
             raise ValueError("no such folds")
         if about["epoch"]["mode"] not in ("min", "max"):
             raise ValueError("no such choice of an epoch")

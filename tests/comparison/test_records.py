@@ -178,6 +178,8 @@ def test_what_was_run_is_read_as_it_was_noted(command: str, near: list[list[str]
         "class_names": ["ゲル", "no, 'gel'"],
         "drawn": False,
         "pictures": {"train": 1, "val": 2, "test": 3},
+        "test_sets": {},
+        "groups": [],
         "folds": None,
         "repeats": 1,
         "seed": False,
@@ -421,12 +423,17 @@ def test_damage_is_an_error_of_one_line_that_names_the_file(path: str, damage: D
     assert text.startswith(f"{named}{said}")
 
 
-@pytest.mark.parametrize("values", [{"folds": 4, "repeats": 1}, {"folds": 10**12}, {"folds": None}])
+@pytest.mark.parametrize("values", [{"folds": 4, "repeats": 1}, {"folds": 1000}, {"folds": None}])
 def test_predictions_of_other_folds_than_are_noted_are_refused(values: dict[str, Any], folder: Path) -> None:
     change_about(folder, **values)
     text = refused(lambda: read_comparison(folder))
     assert text.startswith(f"{folder / SINGLE / PREDICTIONS}: not the predictions of the test pictures")
     assert ("folds" in text) == (values["folds"] is not None)
+
+
+def test_more_folds_than_anybody_runs_are_damage(folder: Path) -> None:
+    change_about(folder, folds=10**12)
+    assert refused(lambda: read_comparison(folder)).startswith(f"{folder / 'about.json'}: damaged (no such folds)")
 
 
 def test_a_model_that_was_not_validated_is_not_ranked_without_folds(tmp_path: Path) -> None:
