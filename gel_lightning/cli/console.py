@@ -19,8 +19,6 @@ from gel_lightning.inference.predict import Summary
 from gel_lightning.training.classifier import GelClassifier, made_up
 from gel_lightning.training.results import hyperparameters
 
-MOST_UNREAD = 20
-
 
 class Announcement(Callback):
     """Says what is trained on what, before it begins."""
@@ -163,14 +161,6 @@ def print_predictions(summary: Summary) -> None:
         print_line(f"cannot be read: {path}: {reason}")
     if (more := summary.unreadable - len(summary.reasons)) > 0:
         print_line(f"cannot be read: {more} more, with their reasons in the file of predictions")
-
-
-def print_unread(errors: Sequence[tuple[str, str]]) -> None:
-    """Prints why pictures could not be read: of each of the first :data:`MOST_UNREAD` its path and the reason."""
-    for path, reason in errors[:MOST_UNREAD]:
-        print_line(f"{path}: {reason}")
-    if len(errors) > MOST_UNREAD:
-        print_line(f"... and {len(errors) - MOST_UNREAD} more, with their reasons in the file")
 
 
 def print_stores(root: Path, stores: Sequence[Contents]) -> None:
