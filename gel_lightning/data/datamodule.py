@@ -286,7 +286,7 @@ class GelDataModule(LightningDataModule):
         if isinstance(dataset, FeatureDataset):
             # Lightning warns of too few workers, which are of no use here.
             warnings.filterwarnings("ignore", message=".*does not have many workers", category=PossibleUserWarning)
-            return DataLoader(dataset, self.batch_size, collate_fn=collate, **options)
+            return DataLoader(dataset, batch_size=self.batch_size, collate_fn=collate, **options)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

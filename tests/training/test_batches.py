@@ -46,7 +46,7 @@ def trainer() -> Trainer:
 
 
 def loader(pictures: Tensor, labels: list[int], batch_size: int = 6) -> DataLoader[Any]:
-    return DataLoader(TensorDataset(pictures, torch.tensor(labels)), batch_size)
+    return DataLoader(TensorDataset(pictures, torch.tensor(labels)), batch_size=batch_size)
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
@@ -71,7 +71,7 @@ def test_pictures_in_0_to_1_and_feature_vectors_pass(pictures: Tensor) -> None:
 
 def test_only_the_first_batch_is_looked_at() -> None:
     pictures = torch.cat([PICTURES[:3], PICTURES[3:] * 255])
-    trainer().predict(small(), DataLoader(pictures, 3))  # type: ignore[arg-type]
+    trainer().predict(small(), DataLoader(pictures, batch_size=3))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
