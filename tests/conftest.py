@@ -198,6 +198,14 @@ def parsers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, "Parser"]:
     return {command: by_command[command] for command in COMMANDS}
 
 
+@pytest.fixture(scope="module")
+def no_plots() -> Iterator[None]:
+    """Leaves out the figures of reports that this process makes: they take most of the time of a tiny comparison."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gel_lightning.comparison.report.plots", lambda _: [])
+        yield
+
+
 @pytest.fixture(scope="session")
 def train_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten tiny pictures of each class."""

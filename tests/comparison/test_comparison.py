@@ -37,6 +37,8 @@ from gel_lightning.data.datasets import PictureDataset
 from gel_lightning.models import backbones
 from gel_lightning.models.heads import LinearHead
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 Options = tuple[object, ...]
 
 # What may differ between two runs of the same model.
@@ -385,7 +387,7 @@ def test_without_a_logger_the_working_folder_is_left_alone(tmp_path: Path, pictu
 
 
 @pytest.fixture(scope="module")
-def folded(tmp_path_factory: pytest.TempPathFactory, pictures: Options) -> Path:
+def folded(tmp_path_factory: pytest.TempPathFactory, pictures: Options, no_plots: None) -> Path:
     """The folder of a comparison of four models with folds, which ran after one without them."""
 
     def make(folder: Path) -> None:

@@ -12,6 +12,8 @@ from gel_lightning.comparison.records import PREDICTIONS, read_comparison
 from gel_lightning.comparison.statistics import group_shares, resampled_share
 from gel_lightning.comparison.summary import Summary
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 GRID = ("--backbones", "resnet18", "--heads", "single", "--optimizers", "adam", "sgd", "--trainer.max_epochs", "2")
 LABS = {"a": range(3), "b": range(3, 5), "c": range(5, 10)}
 
@@ -21,7 +23,7 @@ def compare(folder: Path, *args: object) -> Ran:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, train_dir: Path, test_dir: Path) -> tuple[Path, Ran]:
+def ran(tmp_path_factory: pytest.TempPathFactory, train_dir: Path, test_dir: Path, no_plots: None) -> tuple[Path, Ran]:
     """A comparison of two models with two named test sets, leaving out labs, one of which has one class."""
     output: list[Ran] = []
 

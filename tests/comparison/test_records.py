@@ -542,14 +542,14 @@ FILES = ["results.csv", "about.json", PREDICTED, CURVED]
 
 @pytest.mark.parametrize("path", FILES)
 @given(part=st.floats(0, 1))
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 def test_a_file_cut_anywhere_is_whole_enough_or_refused(path: str, whole: Path, part: float) -> None:
     read_damaged(whole, path, lambda content: content[: int(part * len(content))])
 
 
 @pytest.mark.parametrize("path", FILES)
 @given(part=st.floats(0, 1, exclude_max=True), byte=st.sampled_from(b'",\n\r\0 019-.ea[]{}\xff') | st.integers(0, 255))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=12)
 def test_a_file_with_another_byte_is_whole_enough_or_refused(path: str, whole: Path, part: float, byte: int) -> None:
     def change(content: bytes) -> bytes:
         place = int(part * len(content))
@@ -559,7 +559,7 @@ def test_a_file_with_another_byte_is_whole_enough_or_refused(path: str, whole: P
 
 
 @given(content=st.binary() | st.text().map(str.encode))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=12)
 @pytest.mark.parametrize("path", FILES)
 def test_a_file_of_anything_is_refused(path: str, whole: Path, content: bytes) -> None:
     with TemporaryDirectory() as temporary:

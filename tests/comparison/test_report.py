@@ -27,8 +27,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "one split": {"folds": 0},
     "one model": {"backbones": ["resnet18"], "heads": ["multi"], "optimizers": ["sgd"]},
     "odd names": {"classes": ODD, "backbones": ["resnet18"], "failed": ["resnet18_single_sgd_cpu"]},
-    "24 models": {
+    "12 models": {
         "backbones": ["resnet18", "vgg16", "mobilenet_v3_large"],
+        "heads": ["multi"],
         "hardware": ["cpu", "gpu"],
         "folds": 2,
         "repeats": 1,
@@ -46,12 +47,16 @@ def reported(folder: Path, **options: Any) -> tuple[Path, Summary]:
     return made, make_report(made, {str(path) for path in (folder / "pictures").rglob("*.png")})
 
 
+def page_of(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a kind of comparison, which is made once."""
+    folder = made_once(tmp_path_factory, f"report of {kind}", lambda folder: void(reported(folder, **KINDS[kind])))
+    return folder / "made/report.html"
+
+
 @pytest.fixture(scope="session", params=KINDS)
 def page_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of each kind of comparison."""
-    name = f"report of {request.param}"
-    folder = made_once(tmp_path_factory, name, lambda folder: void(reported(folder, **KINDS[request.param])))
-    return folder / "made/report.html"
+    return page_of(request.param, tmp_path_factory)
 
 
 def void(_: object) -> None:

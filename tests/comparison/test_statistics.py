@@ -1,5 +1,3 @@
-import gc
-from collections.abc import Iterator
 from itertools import product
 from math import atan, nan, pi, sqrt
 from typing import Any
@@ -24,14 +22,6 @@ from gel_lightning.comparison.statistics import (
 Array = NDArray[Any]
 SHARE = 1 / 4  # of 5 folds
 FACTORS = ("backbone", "head", "optimizer")
-
-
-@pytest.fixture(autouse=True)
-def _quick_collector() -> Iterator[None]:
-    """Hides from the garbage collector what is there: statsmodels calls it for each correction, for 0.3 s."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 # One share of right answers

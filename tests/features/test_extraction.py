@@ -25,7 +25,6 @@ from conftest import (
     refused,
     save_class,
     save_picture,
-    start_gel_fit,
 )
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn, optim
@@ -38,7 +37,7 @@ from gel_lightning.core.store import Store, list_stores
 from gel_lightning.data.datasets import PictureDataset, picture_values
 from gel_lightning.data.images import picture_digest, read_picture
 from gel_lightning.models import backbones
-from gel_lightning.models.backbones import LAST_LINEAR, Backbone, build_backbone
+from gel_lightning.models.backbones import Backbone, build_backbone
 
 torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
 pytestmark = [
@@ -163,8 +162,13 @@ def filled(tmp_path_factory: pytest.TempPathFactory, train_dir: Path) -> tuple[P
 # The same as without
 
 
-@pytest.mark.parametrize("optimizer", [SGD, ADAM], ids=["SGD", "Adam"])
-@pytest.mark.parametrize("backbone", LAST_LINEAR)
+@pytest.mark.parametrize(
+    ("backbone", "optimizer"),
+    [
+        pytest.param("resnet18", SGD, id="resnet18-SGD"),
+        pytest.param("mobilenet_v3_large", ADAM, id="mobilenet_v3_large-Adam"),  # has dropout before the last layer
+    ],
+)
 def test_a_fit_is_the_same_as_without_the_store(backbone: str, optimizer: Any, train_dir: Path, tmp_path: Path) -> None:
     plain = fit(data_of(train_dir, None), tmp_path, backbone, optimizer=optimizer)
     assert plain.shapes == {4}
@@ -178,7 +182,9 @@ def test_a_fit_is_the_same_as_without_the_store(backbone: str, optimizer: Any, t
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_precisions_are_alike_too(precision: Any, train_dir: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.undo()  # a backbone is converted for good
-    records = [fit(data_of(train_dir, cache), tmp_path, precision=precision) for cache in (None, tmp_path / "cache")]
+    records = [
+        fit(data_of(train_dir, cache), tmp_path, epochs=1, precision=precision) for cache in (None, tmp_path / "cache")
+    ]
     assert records[0].orders == records[1].orders
     tolerance = 1e-5 if precision == "64-true" else 0.02
     np.testing.assert_allclose(records[0].losses, records[1].losses, rtol=0, atol=tolerance)
@@ -188,7 +194,7 @@ def test_precisions_are_alike_too(precision: Any, train_dir: Path, tmp_path: Pat
 
 def test_views_are_the_same_as_without_the_store(train_dir: Path, tmp_path: Path) -> None:
     plain, kept, again, other = (
-        fit(data_of(train_dir, cache, views=3, seed=seed), tmp_path, epochs=4)
+        fit(data_of(train_dir, cache, views=3, seed=seed), tmp_path)
         for cache, seed in ((None, 5), (tmp_path, 5), (tmp_path, 5), (tmp_path, 6))
     )
     assert_alike(kept, plain)
@@ -299,7 +305,7 @@ def test_a_whole_second_command_needs_no_picture_and_no_backbone(
     pictures: tuple[object, ...], tmp_path: Path, no_work: Callable[[], None]
 ) -> None:
     """With its TensorBoard pages, its validation and its test."""
-    options = (*FIT, *pictures, "--data.cache_dir", "cache")
+    options = (*FIT, *pictures, "--data.cache_dir", "cache", "--trainer.max_epochs", "1")
     first = gel_fit("fit", *options, cwd=tmp_path)
     assert (first.status, first.err) == (0, "")
     assert "\n20 feature vectors computed in " in first.out  # the other 8 when they are tested
@@ -391,7 +397,7 @@ def test_a_picture_that_cannot_be_read_any_more_is_named(train_dir: Path, tmp_pa
 def test_a_damaged_store_is_mended(filled: tuple[Path, Record], train_dir: Path, tmp_path: Path) -> None:
     folder, first = filled
     rng = random.Random(0)
-    for _ in range(6):
+    for _ in range(4):
         cache = shutil.copytree(folder, tmp_path / "cache")
         for path in cache.rglob("*.*"):
             content = bytearray(path.read_bytes())
@@ -401,7 +407,7 @@ def test_a_damaged_store_is_mended(filled: tuple[Path, Record], train_dir: Path,
         again = fit(data_of(train_dir, cache), tmp_path)
         assert 0 < again.computed <= 20
         assert_alike(again, first)
-        assert fit(data_of(train_dir, cache), tmp_path).computed == 0
+        assert fit(data_of(train_dir, cache), tmp_path, epochs=1).computed == 0
         shutil.rmtree(cache)
 
 
@@ -424,50 +430,32 @@ class Killer(Callback):
 
 
 def test_killed_runs_leave_what_is_right(train_dir: Path, tmp_path: Path, filled: tuple[Path, Record]) -> None:
-    """Many times at random moments, in copies of this process, on one store that grows."""
+    """Two at once, several times at random moments, in copies of this process, on one store that grows."""
     context = multiprocessing.get_context("fork")
     cache = tmp_path / "cache"
-    before = 0
-    killed = 0
-    for seed in range(12):
-        if seed % 4 == 0:
+    killed, before = 0, 0
+    for number in range(4):
+        if number % 2 == 0:
             shutil.rmtree(cache, ignore_errors=True)
             before = 0
 
-        def run(seed: int = seed) -> None:
+        def run(seed: int) -> None:
             Killer(seed)
             fit(data_of(train_dir, cache, batch_size=2), tmp_path)
 
-        process = context.Process(target=run)
-        process.start()
-        process.join()
-        killed += process.exitcode == -signal.SIGKILL
+        processes = [context.Process(target=run, args=(2 * number + other,)) for other in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            assert process.exitcode in (0, -signal.SIGKILL)  # 0 where others had left next to nothing to compute
+            killed += process.exitcode == -signal.SIGKILL
         present = sum(store.rows for store in list_stores(cache) if store.key["kind"] == "features")
         assert present >= before
         before = present
-    assert killed > 6
+    assert killed > 2
     again = fit(data_of(train_dir, cache), tmp_path)
     assert_alike(again, filled[1])
-
-
-def test_killed_commands_leave_what_is_right(pictures: tuple[object, ...], tmp_path: Path) -> None:
-    """Two at once on one empty store."""
-    options = (*FIT, *pictures, "--trainer.logger", "false")
-    killer = ("--data.cache_dir", "cache", "--data.batch_size", "2", "--trainer.callbacks+=test_extraction.Killer")
-    runs = [
-        start_gel_fit("fit", *options, *killer, f"--trainer.callbacks.seed={seed}", cwd=tmp_path, name=str(seed))
-        for seed in range(2)
-    ]
-    statuses = {run.wait(timeout=120) for run in runs}
-    assert -signal.SIGKILL in statuses
-    assert statuses <= {0, -signal.SIGKILL}  # 0 where the others had left next to nothing to compute
-    rows = []
-    for cache in ("cache", "undisturbed"):
-        ran = gel_fit("fit", *options, "--data.cache_dir", cache, cwd=tmp_path)
-        assert (ran.status, ran.err) == (0, "")
-        rows.append(read_rows(tmp_path / "lightning_logs/results.csv")[-1])
-    for name in ("val_loss", "val_auroc", "accuracy", "roc_auc"):
-        assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), abs=1e-5)
 
 
 def test_two_runs_fill_one_store_at_once(train_dir: Path, tmp_path: Path, filled: tuple[Path, Record]) -> None:
