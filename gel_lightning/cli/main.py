@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from gel_lightning import __version__
 from gel_lightning.cli.console import (
     Announcement,
+    from_here,
     print_demonstration,
     print_line,
     print_metrics,
@@ -342,6 +343,9 @@ class GelCLI(LightningCLI):
         if self.trainer.is_global_zero:
             drawn = ["drawn pictures"] * self.datamodule.drawn
             print_demonstration(list(dict.fromkeys([*drawn, *self.model.made_up])), "figures")
+            parts = [pictures.paths for part, pictures in self.datamodule.parts.items() if part.split("_")[0] == stage]
+            folders = ", ".join(str(from_here(os.path.commonpath(paths))) for paths in parts)
+            print_line(f"measured: {from_here(self.ckpt_path)} on pictures in {folders}")
             print_metrics({stage: self.trainer.callback_metrics}, self.model)
 
 
@@ -524,12 +528,6 @@ def _thread_errors_raised() -> Iterator[None]:
         threading.excepthook = usual
     if unwritten:
         raise unwritten[0]
-
-
-def from_here(path: str | Path) -> Path:
-    """A path as short as it can be said from the working folder."""
-    path = Path(path)
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _complain(text: str) -> None:
