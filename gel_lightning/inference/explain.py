@@ -9,7 +9,7 @@ from gel_lightning.inference.exported import ExportedModel
 CELLS, PATCH = 10, 2
 """Cells of a side of the grid, and of the patch that moves over it cell by cell: 81 places."""
 BATCH = 27
-LEAST_DROP = 1.0
+LEAST_DROP = 0.5
 """Drop of log-odds that is shown at full heat at least: what matters less than this anywhere stays pale."""
 SMALLEST = 1e-9
 """Probability below which there is no difference."""
@@ -29,7 +29,7 @@ def heat_map(model: ExportedModel, picture: Image.Image, looked_for: str) -> NDA
 
     Returns:
         From 0 to 255, shape ``[side, side]``, where side is that of the model's input. 255 is the strongest drop in the
-        picture, or 1 if no drop is larger. The map is spread over the whole picture, as the model's input is.
+        picture, or 0.5 if no drop is larger. The map is spread over the whole picture, as the model's input is.
 
     Raises:
         ValueError: the model has no such class.

@@ -71,7 +71,8 @@ class Page:
         part = self._card.render(
             row=row._replace(error=printable(row.error), note=printable(row.note)),
             name=printable(path.name),
-            folder=printable(f"{path.parent}{os.sep}" if path.parent.name else ""),
+            folder=printable(f"{path.parent.name}/" if path.parent.name else ""),
+            title=printable(path),
             path=_path_cell(path),
             href=self._link(path),
             next=max(others, key=others.__getitem__, default=""),
