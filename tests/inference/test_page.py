@@ -4,6 +4,8 @@ import base64
 import csv
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -11,7 +13,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import numpy as np
 import pytest
 from browsing import DESK, PHONE, Opened
-from conftest import refused
+from conftest import ROOT, refused
 from numpy.typing import NDArray
 from PIL import Image
 from test_cli import temporary_files
@@ -274,6 +276,13 @@ def test_a_page_is_whole_or_not_there(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     assert temporary_files(tmp_path) == []
     assert "is a folder" in refused(lambda: Page(tmp_path, CLASSES, "gel"))
+
+
+def test_no_room_of_it_imports_pytorch() -> None:
+    modules = ", ".join(f"gel_lightning.inference.{name}" for name in ("explain", "page", "sort"))
+    code = f"import sys, {modules}; print([name for name in ('torch', 'lightning') if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert (ran.stdout, ran.stderr) == ("[]\n", "")
 
 
 def test_a_page_of_nothing_says_so(tmp_path: Path) -> None:
