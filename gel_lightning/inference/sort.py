@@ -92,8 +92,8 @@ class Sorter:
         self.counts[done] += 1
         shown = "" if place is None else place.relative_to(self.target).as_posix()
         if self.dry_run:
-            verb = {COPIED: "would copy", LINKED: "would link", PRESENT: "already there:"}.get(done, "would leave")
-            self._say(printable(f"{verb} {row.path}" + (f" to {place}" if place else "")))
+            words = {COPIED: "would copy {} to {}", LINKED: "would link {} to {}", PRESENT: "already there: {} is {}"}
+            self._say(printable(words.get(done, "would leave {}").format(row.path, place)))
         else:
             confidence = "" if row.confidence is None else f"{row.confidence:.6f}"
             answers, rest = map(text_cell, (row.answer, row.predicted)), map(text_cell, (row.error, row.note))

@@ -218,7 +218,7 @@ def test_a_dry_run_says_what_a_run_does_and_writes_nothing(pictures: Path, tmp_p
     assert {path.name for path in out.iterdir()} == {"not_gel"}
     assert said == [
         f"would copy {pictures}/a.tif to {out}/gel/a.tif",
-        f"already there: {pictures}/sub/b.tif to {out}/not_gel/sub/b.tif",
+        f"already there: {pictures}/sub/b.tif is {out}/not_gel/sub/b.tif",
         f"would copy {pictures}/sub/deep/c.tif to {out}/unsure/sub/deep/c.tif",
         f"would leave {pictures}/d.tif",
         f"would leave {pictures}/\\x1b[31m.tif",
