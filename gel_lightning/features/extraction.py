@@ -174,7 +174,9 @@ def _compute(
             if not items:
                 continue
             workers = num_workers if view and device.type != "cpu" else 0
-            loader = DataLoader(_Decoded(pictures), batch_size=batch_size, sampler=items, num_workers=workers, **options)
+            loader = DataLoader(
+                _Decoded(pictures), batch_size=batch_size, sampler=items, num_workers=workers, **options
+            )
             with store.adding() as add:
                 for digests, vectors in _one_behind(_vectors(trainer, backbone, loader)):
                     add(digests, vectors()[: len(digests)].to(torch.float64).numpy())
