@@ -1,6 +1,7 @@
 """Tiny pictures and the places of the real ones."""
 
 import csv
+import json
 import os
 import resource
 import shutil
@@ -200,11 +201,47 @@ def parsers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, "Parser"]:
     return {command: by_command[command] for command in COMMANDS}
 
 
+FRESH = """
+import json, sys
+import gel_lightning
+found = {"after the package": [name for name in ("torch", "lightning") if name in sys.modules]}
+from torchvision.transforms import v2
+from gel_lightning.data.datasets import Augmentation
+from gel_lightning.models.backbones import check_weights
+check_weights("resnet18", "none")
+found["after a backbone of torchvision"] = [name for name in ("timm",) if name in sys.modules]
+crop = v2.RandomResizedCrop(32, antialias=True)
+found["identity"] = Augmentation([crop, v2.RandomRotation(10)], 0).identity
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="session")
+def fresh_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a process of its own has imported after a while, and what it takes for the identity of an augmentation."""
+
+    def make(folder: Path) -> None:
+        ran = subprocess.run([sys.executable, "-c", FRESH], cwd=ROOT, capture_output=True, timeout=120, check=True)
+        (folder / "found.json").write_bytes(ran.stdout)
+
+    found: dict[str, Any] = json.loads((made_once(tmp_path_factory, "fresh_process", make) / "found.json").read_text())
+    return found
+
+
 @pytest.fixture(scope="module")
 def no_plots() -> Iterator[None]:
     """Leaves out the figures of reports that this process makes: they take most of the time of a tiny comparison."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gel_lightning.comparison.report.plots", lambda _: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_figures() -> Iterator[None]:
+    """Leaves the figures out of the TensorBoard pages that this process makes: they take half of the time of a fit."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_draw", "_project"):
+            patch.setattr(f"gel_lightning.training.callbacks.TensorBoardPages.{name}", lambda *_: None)
         yield
 
 

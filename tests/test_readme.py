@@ -3,7 +3,7 @@
 import re
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,16 +15,29 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 captured = {"capture_output": True, "text": True, "timeout": 300}
 
 
-def test_python_script_trains_and_tests(tmp_path: Path) -> None:
+@pytest.fixture
+def run_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], str]:
+    """Runs a Python script in this process, in the folder of the test, and gives back what it prints."""
+
+    def run(script: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        exec(compile(script, "README.md", "exec"), {"__name__": "__main__"})
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_python_script_trains_and_tests(tmp_path: Path, run_here: Callable[[str], str]) -> None:
     script = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert script is not None
     save_data_set(tmp_path / "pictures")
     shorter = script[1].replace("max_epochs=20", "max_epochs=1")
     offline = shorter.replace('backbone="resnet18",', 'backbone="resnet18", weights="none",')
     assert len({script[1], shorter, offline}) == 3
-    ended = subprocess.run([sys.executable, "-c", offline], cwd=tmp_path, **captured)
-    assert ended.returncode == 0, ended.stderr
-    assert "test/accuracy" in ended.stdout
+    assert "test/accuracy" in run_here(offline)
 
 
 @pytest.fixture
@@ -40,12 +53,11 @@ def shares(printed: str) -> list[float]:
     return [round(float(value), 4) for value in re.findall(r"0\.\d+", printed)]
 
 
-def test_python_runs_an_exported_model(exported: Path) -> None:
+@pytest.mark.usefixtures("exported")
+def test_python_runs_an_exported_model(run_here: Callable[[str], str]) -> None:
     script = re.search(r"```python\n([^`]*onnxruntime.*?)```", README, re.DOTALL)
     assert script is not None
-    ended = subprocess.run([sys.executable, "-c", script[1]], cwd=exported, **captured)
-    assert ended.returncode == 0, ended.stderr
-    assert shares(ended.stdout) == [0.2, 0.8]
+    assert shares(run_here(script[1])) == [0.2, 0.8]
 
 
 def test_javascript_runs_an_exported_model(exported: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import re
 import resource
@@ -34,6 +35,8 @@ from torchvision.models import ResNet18_Weights, get_model
 
 from gel_lightning import GelClassifier, __version__
 from gel_lightning.training.results import COLUMNS
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 Options = tuple[object, ...]
 
@@ -378,15 +381,18 @@ def bad_pictures(tmp_path_factory: pytest.TempPathFactory, test_dir: Path) -> Pa
 def tested_and_predicted(
     tmp_path_factory: pytest.TempPathFactory, run_dir: Path, test_dir: Path, bad_pictures: Path
 ) -> Path:
-    """The folder of a test and a prediction, with no config, each in a process: `test` and `predict`."""
+    """The folder of a test and a prediction, with no config: `test` and `predict`."""
 
     def make(folder: Path) -> None:
         options = ("--ckpt_path", run_dir / "checkpoints/best.ckpt", "--trainer.accelerator", "cpu")
-        runs = [
-            start_gel_fit("test", *options, "--data.test_dir", test_dir, cwd=folder, name="test"),
-            start_gel_fit("predict", *options, "--data.predict_dir", bad_pictures, cwd=folder, name="predict"),
-        ]
-        (folder / "status").write_text(" ".join(str(run.wait(timeout=300)) for run in runs))
+        runs = {
+            "test": gel_fit("test", *options, "--data.test_dir", test_dir, cwd=folder),
+            "predict": gel_fit("predict", *options, "--data.predict_dir", bad_pictures, cwd=folder),
+        }
+        for name, ran in runs.items():
+            (folder / f"{name}.out").write_text(ran.out)
+            (folder / f"{name}.err").write_text(ran.err)
+        (folder / "status").write_text(" ".join(str(ran.status) for ran in runs.values()))
 
     return made_once(tmp_path_factory, "tested_and_predicted", make)
 
@@ -499,7 +505,10 @@ def test_a_checkpoint_can_be_moved_and_be_of_a_training_with_other_callbacks(
     torch.save(checkpoint, tmp_path / "mine.ckpt")
     options = ("--ckpt_path", "mine.ckpt", "--data.test_dir", test_dir, "--data.num_workers", "0")
     ran = gel_fit("test", *options, cwd=tmp_path)
-    assert ran == Ran(0, (tested_and_predicted / "test.out").read_text(), "")
+    measured = re.compile("^measured: .*", re.MULTILINE)
+    assert ran.out.count("\nmeasured: mine.ckpt on pictures in ") == 1
+    expected = measured.sub("", (tested_and_predicted / "test.out").read_text())
+    assert ran._replace(out=measured.sub("", ran.out)) == Ran(0, expected, "")
 
 
 def test_a_prediction_that_fails_midway_leaves_the_file_as_it_was(
@@ -859,37 +868,45 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, pictures: Options) -> N
 # --- killed, interrupted, resumed ---
 
 
-KILLER = """
-import os, signal
-from lightning.pytorch import Callback
-
 class Killer(Callback):
+    """Kills its process."""
+
     def __init__(self, before_test: bool) -> None:
         self.before_test = before_test
 
-    def on_train_batch_start(self, trainer, *_):
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.current_epoch == 3 and not self.before_test:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def on_validation_start(self, trainer, *_):
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "validate" and self.before_test:
             os.kill(os.getpid(), signal.SIGKILL)
-"""
+
+
 MOMENTS = {"between epochs": "false", "before the test": "true"}
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory, pictures: Options) -> Path:
-    """Folders of two fits that were killed, one between epochs, one after the last epoch before the test."""
+    """Folders of two fits that were killed, one between epochs, one after the last epoch before the test.
+
+    They ran in copies of this process, which spares them the imports.
+    """
 
     def make(folder: Path) -> None:
         fits = []
         for moment, before_test in MOMENTS.items():
             (folder / moment).mkdir()
-            (folder / moment / "killer.py").write_text(KILLER)  # Python finds modules in the working folder
-            killer = ("--trainer.callbacks+=killer.Killer", f"--trainer.callbacks.before_test={before_test}")
-            fits.append(start_gel_fit("fit", *FIT, *LEAP, *pictures, *killer, cwd=folder / moment))
-        (folder / "status").write_text(" ".join(str(fit.wait(timeout=300)) for fit in fits))
+            killer = ("--trainer.callbacks+=test_cli.Killer", f"--trainer.callbacks.before_test={before_test}")
+            options = ("fit", *FIT, *LEAP, *pictures, *killer)
+            copy = multiprocessing.get_context("fork").Process(
+                target=gel_fit, args=options, kwargs={"cwd": folder / moment}
+            )
+            copy.start()
+            fits.append(copy)
+        for fit in fits:
+            fit.join()
+        (folder / "status").write_text(" ".join(str(fit.exitcode) for fit in fits))
 
     return made_once(tmp_path_factory, "killed", make)
 

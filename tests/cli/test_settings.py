@@ -7,6 +7,8 @@ import yaml
 from conftest import CONFIGS, FIT, TINY, gel_fit, read_rows, save_class
 from test_cli import RUN, assert_error
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 Options = tuple[object, ...]
 
 

@@ -9,6 +9,9 @@ from gel_lightning.cli.refusals import refusal
 from gel_lightning.core.errors import GelError
 
 Options = tuple[object, ...]
+
+pytestmark = pytest.mark.usefixtures("no_plots", "no_figures")
+
 COMPARE = (*TINY, "--trainer.max_epochs", "1", "--backbones", "resnet18", "--heads", "single", "--optimizers", "sgd")
 
 
@@ -96,12 +99,12 @@ def test_only_what_we_or_lightning_itself_say_is_a_refusal() -> None:
 @pytest.mark.parametrize("command", ["fit", "compare"])
 def test_max_time_ends_a_run(command: str, tmp_path: Path, pictures: Options) -> None:
     options = FIT if command == "fit" else COMPARE
-    endless = ("--trainer.max_epochs", "100000", "--trainer.max_time", "00:00:00:02")
+    endless = ("--trainer.max_epochs", "100000", "--trainer.max_time", "00:00:00:01")
     ran = gel_fit(command, *options, *pictures, *endless, cwd=tmp_path)
     assert (ran.status, ran.err) == (0, "")
     (path,) = tmp_path.rglob("results.csv")
     (row,) = read_rows(path)
-    assert 2 <= float(row["training_time_mins"]) * 60 < 20
+    assert 1 <= float(row["training_time_mins"]) * 60 < 20
 
 
 @pytest.mark.parametrize(

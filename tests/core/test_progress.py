@@ -10,6 +10,7 @@ from gel_lightning.core.progress import GridProgress
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 OF_A_TERMINAL = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "160", "NO_COLOR": "1"}
+FIT = (*FIT, "--trainer.logger", "false")
 Options = tuple[object, ...]
 
 
@@ -96,7 +97,7 @@ def test_there_is_none_in_a_file(
 COMPARE = (*TINY, "--trainer.max_epochs", "3", "--backbones", "resnet18", "--heads", "single", "--accelerators", "cpu")
 
 
-@pytest.mark.usefixtures("_terminal")
+@pytest.mark.usefixtures("_terminal", "no_plots")
 def test_a_comparison_shows_one_bar_with_the_model_and_the_time_left(tmp_path: Path, pictures: Options) -> None:
     ran = gel_fit("compare", *COMPARE, *pictures, "--data.cache_dir", "cache", cwd=tmp_path)
     assert ran.status == 0
@@ -159,7 +160,7 @@ def test_the_fits_of_a_cross_validation_are_parts_of_a_model(monkeypatch: pytest
     assert failing.bar.tasks[0].completed == 1.25
 
 
-@pytest.mark.usefixtures("_terminal")
+@pytest.mark.usefixtures("_terminal", "no_plots")
 def test_a_comparison_shows_none_where_it_is_not_wanted(tmp_path: Path, pictures: Options) -> None:
     off = ("--trainer.enable_progress_bar", "false", "--optimizers", "sgd", "--trainer.max_epochs", "1")
     ran = gel_fit("compare", *COMPARE, *pictures, *off, cwd=tmp_path)

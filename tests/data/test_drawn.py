@@ -7,6 +7,7 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import pytest
+from conftest import made_once
 from PIL import Image
 
 from gel_lightning.core.errors import GelError
@@ -19,7 +20,11 @@ CLASSES = ("gel", "not_gel")
 @pytest.fixture(scope="module")
 def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole data set of the default seed, drawn once."""
-    return drawn.draw_data_set(tmp_path_factory.mktemp("drawn"))
+    return made_once(tmp_path_factory, "drawn", lambda folder: void(drawn.draw_data_set(folder)))
+
+
+def void(_: object) -> None:
+    """Takes what is not wanted."""
 
 
 @pytest.fixture

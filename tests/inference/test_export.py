@@ -96,10 +96,21 @@ def test_it_takes_grey_pictures_of_any_size_and_number(folder: Path) -> None:
         assert path.encode() not in content, "it names a place on this machine"
 
 
-def test_its_probabilities_are_those_of_predict(folder: Path, best: Path, model: ExportedModel, tmp_path: Path) -> None:
-    options = ("--ckpt_path", best, "--data.predict_dir", folder / "pictures", "--trainer.accelerator", "cpu")
-    assert gel_fit("predict", *options, cwd=tmp_path).status == 0
-    rows = [row for row in read_rows(tmp_path / "predictions.csv") if row["predicted"]]
+def predicted(checkpoint: Path, folder: Path, cwd: Path) -> list[dict[str, str]]:
+    """The rows of the pictures that `gel-fit predict` could read."""
+    options = ("--ckpt_path", checkpoint, "--data.predict_dir", folder / "pictures", "--data.num_workers", "0")
+    ran = gel_fit("predict", *options, "--trainer.accelerator", "cpu", cwd=cwd)
+    assert (ran.status, ran.err) == (0, "")
+    return [row for row in read_rows(cwd / "predictions.csv") if row["predicted"]]
+
+
+@pytest.fixture(scope="module")
+def rows(best: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """What `gel-fit predict` makes of the pictures with the checkpoint."""
+    return predicted(best, folder, tmp_path_factory.mktemp("predicted"))
+
+
+def test_its_probabilities_are_those_of_predict(rows: list[dict[str, str]], model: ExportedModel) -> None:
     assert len(rows) == 4
     for row in rows:
         with Image.open(row["path"]) as picture:
@@ -148,7 +159,9 @@ def test_fit_keeps_the_validation_of_the_best_epoch(best: Path, train_dir: Path,
     assert checkpoint["train_class_counts"] == [8, 8]
 
 
-def test_export_and_predict_divide_by_the_same_temperature(best: Path, folder: Path, tmp_path: Path) -> None:
+def test_export_and_predict_divide_by_the_same_temperature(
+    best: Path, folder: Path, rows: list[dict[str, str]], tmp_path: Path
+) -> None:
     rng = np.random.default_rng(0)
     true = 2 * rng.normal(size=(600, 2))
     labels = torch.tensor([rng.choice(2, p=row) for row in softmax(true, axis=1)])
@@ -162,13 +175,7 @@ def test_export_and_predict_divide_by_the_same_temperature(best: Path, folder: P
         before, after = (Pipeline(each).eval()(pictures)[:, 0].numpy() for each in (plain, trained))
     np.testing.assert_allclose(logit(after), logit(before) / calibration.temperature, rtol=1e-3)
 
-    rows = []
-    for number, checkpoint in enumerate((best, path)):
-        options = ("--data.predict_dir", folder / "pictures", "--predictions_file", f"{number}.csv")
-        ran = gel_fit("predict", "--ckpt_path", checkpoint, *options, "--trainer.accelerator", "cpu", cwd=tmp_path)
-        assert (ran.status, ran.err) == (0, "")
-        rows.append([row for row in read_rows(tmp_path / f"{number}.csv") if row["predicted"]])
-    for first, second in zip(*rows, strict=True):
+    for first, second in zip(rows, predicted(path, folder, tmp_path), strict=True):
         assert first["predicted"] == second["predicted"]
         expected = logit(float(first["probability_gel"])) / calibration.temperature
         assert logit(float(second["probability_gel"])) == pytest.approx(expected, abs=1e-3)

@@ -1,14 +1,13 @@
+import multiprocessing
 import os
 import signal
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, file_size_limit, refused
+from conftest import file_size_limit, refused
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -52,33 +51,26 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_names_it(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from made_checkpoints import fit
+def fit_and_be_killed(number: int, folder: Path) -> None:
+    """Fits, and is killed before a checkpoint takes its place: the first, the second and so on."""
+    rename, count = Path.replace, iter(range(1, 100))
 
-number, folder = int(sys.argv[1]), Path(sys.argv[2])
-count, rename = 0, Path.replace
+    def replace(path: Path, target: Any) -> Path:
+        if str(target).endswith(".ckpt") and next(count) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(path, target)
 
-def replace(path, target):
-    global count
-    count += str(target).endswith(".ckpt")
-    if count == number:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return rename(path, target)
-
-Path.replace = replace
-fit(folder, 6)
-"""
+    torch.set_num_threads(1)
+    Path.replace = replace  # type: ignore[method-assign]
+    fit(folder, 6)
 
 
 @pytest.mark.parametrize("number", [3, 4])
 def test_a_run_that_is_killed_while_it_replaces_a_checkpoint_can_be_resumed(number: int, tmp_path: Path) -> None:
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/training")))
-    run = subprocess.run(
-        [sys.executable, "-c", KILLED, str(number), str(tmp_path / "run")], env=os.environ | {"PYTHONPATH": path}
-    )
-    assert run.returncode == -signal.SIGKILL
+    run = multiprocessing.get_context("fork").Process(target=fit_and_be_killed, args=(number, tmp_path / "run"))
+    run.start()
+    run.join()
+    assert run.exitcode == -signal.SIGKILL
     # last.ckpt has been there since the first epoch, before best.ckpt was replaced.
     assert read_checkpoint(tmp_path / "run/last.ckpt")["epoch"] == 0
     read_checkpoint(tmp_path / "run/best.ckpt")
