@@ -160,8 +160,8 @@ def test_names_are_shown_and_not_run(browser: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folds", "one split"])
-def test_tables_and_figures_fit_the_screen(browser: Any, kind: str, tmp_path: Path) -> None:
-    made, _ = reported(tmp_path, **KINDS[kind])
+def test_tables_and_figures_fit_the_screen(browser: Any, kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    made = page_of(kind, tmp_path_factory).parent
     script = "[...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth + 1)"
     desk = OpenedReport(browser, made / "report.html")
     desk.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
@@ -183,9 +183,8 @@ def test_a_page_of_paper_holds_all_columns(browser: Any, page_file: Path) -> Non
     assert max(opened.page.evaluate(wide)) <= 703
 
 
-def test_only_the_best_figure_of_a_column_is_bold(browser: Any, tmp_path: Path) -> None:
-    made, _ = reported(tmp_path, **KINDS["one split"])
-    opened = OpenedReport(browser, made / "report.html")
+def test_only_the_best_figure_of_a_column_is_bold(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    opened = OpenedReport(browser, page_of("one split", tmp_path_factory))
     weights = (
         "[...table.tBodies[0].rows].map(row => [...row.cells].map(cell => +getComputedStyle(cell).fontWeight > 500))"
     )

@@ -1,13 +1,14 @@
-import multiprocessing
 import os
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import file_size_limit, refused
+from conftest import ROOT, file_size_limit, refused
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -51,31 +52,43 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_names_it(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
-def fit_and_be_killed(number: int, folder: Path) -> None:
-    """Fits, and is killed before a checkpoint takes its place: the first, the second and so on."""
-    rename, count = Path.replace, iter(range(1, 100))
+# One process, in a copy of which each run is killed: a copy of this one might not train any more.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from made_checkpoints import fit
 
-    def replace(path: Path, target: Any) -> Path:
+rename = Path.replace
+torch.set_num_threads(1)
+for number in map(int, sys.argv[2:]):
+    count = iter(range(1, 100))
+
+    def replace(path, target):
         if str(target).endswith(".ckpt") and next(count) == number:
             os.kill(os.getpid(), signal.SIGKILL)
         return rename(path, target)
 
-    torch.set_num_threads(1)
-    Path.replace = replace  # type: ignore[method-assign]
-    fit(folder, 6)
+    Path.replace = replace
+    child = os.fork()
+    if not child:
+        fit(Path(sys.argv[1], str(number)), 6)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
 
 
-@pytest.mark.parametrize("number", [3, 4])
-def test_a_run_that_is_killed_while_it_replaces_a_checkpoint_can_be_resumed(number: int, tmp_path: Path) -> None:
-    run = multiprocessing.get_context("fork").Process(target=fit_and_be_killed, args=(number, tmp_path / "run"))
-    run.start()
-    run.join()
-    assert run.exitcode == -signal.SIGKILL
-    # last.ckpt has been there since the first epoch, before best.ckpt was replaced.
-    assert read_checkpoint(tmp_path / "run/last.ckpt")["epoch"] == 0
-    read_checkpoint(tmp_path / "run/best.ckpt")
-    resumed = fit(tmp_path / "run", 6, ckpt_path=tmp_path / "run/last.ckpt")
-    assert resumed.current_epoch == 6
+def test_a_run_that_is_killed_while_it_replaces_a_checkpoint_can_be_resumed(tmp_path: Path) -> None:
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/training")))
+    command, environment = [sys.executable, "-c", KILLED, str(tmp_path), "3", "4"], os.environ | {"PYTHONPATH": path}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert ran.stdout.split()[-2:] == [str(-signal.SIGKILL)] * 2
+    for number in ("3", "4"):
+        # last.ckpt has been there since the first epoch, before best.ckpt was replaced.
+        assert read_checkpoint(tmp_path / number / "last.ckpt")["epoch"] == 0
+        read_checkpoint(tmp_path / number / "best.ckpt")
+        resumed = fit(tmp_path / number, 6, ckpt_path=tmp_path / number / "last.ckpt")
+        assert resumed.current_epoch == 6
 
 
 def test_only_a_file_is_removed(tmp_path: Path) -> None:
