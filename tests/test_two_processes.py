@@ -204,7 +204,9 @@ def test_ctrl_c_ends_all_processes(uneven: tuple[object, ...], tmp_path: Path) -
     assert process.wait(timeout=60) == 130
     wait_until_gone(process)
     assert (tmp_path / "run.err").read_text() == ""
-    assert (tmp_path / "run.out").read_text().count(f"to go on: gel-fit fit --config {RUN}/config.yaml --ckpt_path") == 1
+    assert (tmp_path / "run.out").read_text().count(
+        f"to go on: gel-fit fit --config {RUN}/config.yaml --ckpt_path"
+    ) == 1
     assert not (tmp_path / "lightning_logs/results.csv").exists()
 
 
