@@ -47,7 +47,6 @@ from gel_lightning.core.distributed import (
 )
 from gel_lightning.core.errors import UNWRITABLE, GelError, explained, one_line
 from gel_lightning.core.files import plain_path
-from gel_lightning.core.progress import RunProgress
 from gel_lightning.core.store import clear_stores, default_cache_dir, list_stores
 from gel_lightning.core.xla import ask_no_cloud, tpu_accelerator
 from gel_lightning.data.datamodule import DATA_ROOT, GelDataModule
@@ -63,6 +62,7 @@ from gel_lightning.training.checkpoint_files import BestCheckpoint, best_model_p
 from gel_lightning.training.checkpoints import read_checkpoint
 from gel_lightning.training.classes import DESCRIBED, name_import_path
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
+from gel_lightning.training.progress import RunProgress
 from gel_lightning.training.results import HARDWARE, ResultsFile, short_names
 from gel_lightning.training.resuming import check_resumable
 from gel_lightning.training.runs import claim_folder, resumed_folder

@@ -63,10 +63,10 @@ from gel_lightning.comparison.settings import read_settings
 from gel_lightning.comparison.summary import rank
 from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.files import replacing
-from gel_lightning.core.progress import GridProgress
 from gel_lightning.data.named_sets import MAIN, name_of, part_of
 from gel_lightning.training.callbacks import COMPARED, TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
+from gel_lightning.training.progress import GridProgress
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 from gel_lightning.training.runs import claim_folder
 

@@ -19,6 +19,7 @@ from torch.distributed import distributed_c10d
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.core.progress import hide_progress
 from gel_lightning.core.text import printable
 from gel_lightning.core.xla import on_xla
 
@@ -96,6 +97,8 @@ def run_in_processes(launcher: _MultiProcessingLauncher, command: Callable[[], i
 def _in_process(command: Callable[[], int], args: list[str]) -> int:
     global _joined, _parent
     _joined, _parent = True, os.getppid()
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        hide_progress()
     sys.argv[1:] = args
     status = command()
     if status:

@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from fsspec.core import split_protocol
-
 from gel_lightning.core.errors import GelError
 
 LEFTOVER_SECONDS = 24 * 60 * 60
@@ -99,6 +97,8 @@ def plain_path(path: str | Path, option: str) -> Path:
     Raises:
         GelError: fsspec takes it as a URL, or it is not UTF-8.
     """
+    from fsspec.core import split_protocol  # comes with Lightning
+
     absolute = Path(path).absolute()
     for text in (str(path), str(absolute)):
         if split_protocol(text)[0] is not None or "::" in text:
