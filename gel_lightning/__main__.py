@@ -33,7 +33,10 @@ def run() -> NoReturn:
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C within the seconds of the import would be a traceback
     gc.disable()  # what is imported is a million objects that stay: looking through them again and again takes a second
-    from gel_lightning.cli.main import main
+    if sys.argv[1:2] == ["find"]:  # which needs no PyTorch
+        from gel_lightning.cli.find import main
+    else:
+        from gel_lightning.cli.main import main
 
     gc.freeze()
     gc.enable()

@@ -24,9 +24,7 @@ from gel_lightning import __version__
 from gel_lightning.cli.console import (
     Announcement,
     print_demonstration,
-    print_line,
     print_metrics,
-    print_notes,
     print_predictions,
     print_stores,
 )
@@ -36,6 +34,7 @@ from gel_lightning.cli.own_modules import find_own_modules
 from gel_lightning.cli.refusals import refusal
 from gel_lightning.cli.repeats import refuse_repeats
 from gel_lightning.cli.settings import explicit_settings, refuse_changes
+from gel_lightning.cli.terminal import print_line
 from gel_lightning.cli.trainer_settings import IntervalCheck, check_trainer_settings
 from gel_lightning.core.distributed import (
     AlreadySaidError,
@@ -336,8 +335,8 @@ class GelCLI(LightningCLI):
         """Prints what the pictures show, in short, and where the predictions are."""
         if self.trainer.is_global_zero:
             print_demonstration(self.model.made_up, "answers")
+            self.predictions.summary.left_out = self.datamodule.left_out
             print_predictions(self.predictions.summary)
-            print_notes(self.datamodule)
             print_line(f"predictions: {self.predictions.path}")
 
     def _print_own(self, stage: str) -> None:
@@ -368,6 +367,10 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if (status := answer(given)) is not None:
             return status
+        if given[:1] == ["find"]:
+            from gel_lightning.cli.find import main as find_command
+
+            return find_command(given[1:])
         if given[:1] == ["data"]:
             return data_command(given[1:])
         if given[:1] == ["export"]:

@@ -18,7 +18,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from gel_lightning.cli.console import print_comparison, print_data, print_line, working
+from gel_lightning.cli.console import print_comparison, print_data, working
 from gel_lightning.cli.help import PAGES
 from gel_lightning.cli.main import (
     CLI_OPTIONS,
@@ -28,6 +28,7 @@ from gel_lightning.cli.main import (
     from_here,
     training_callbacks,
 )
+from gel_lightning.cli.terminal import print_line
 from gel_lightning.cli.trainer_settings import check_trainer_settings
 from gel_lightning.comparison.answer import answer
 from gel_lightning.comparison.folds import fit_fold, outcome

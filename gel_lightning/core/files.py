@@ -133,3 +133,8 @@ def _umask() -> int:
 def formula_free(path: str) -> str:
     """A path as a CSV file has it, so that no spreadsheet computes it: ``./=1+1.png`` for ``=1+1.png``."""
     return f"./{path}" if path.startswith(FORMULA_STARTS) else path
+
+
+def text_cell(text: str) -> str:
+    """A text as a CSV file has it, so that no spreadsheet computes it; a sign alone is no formula."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) and len(text) > 1 else text
