@@ -68,6 +68,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints what is wrong with the arguments in one line and exits with status 2."""
         message = explained_mistake(message, "find", self.option_names()) or message
+        message = re.sub(r"^argument (--\w+): (?:invalid choice: '(.*)' \(choose from (.*)\))?", _of_argument, message)
         _complain(f"{message} (see gel-fit find --help)")
         sys.exit(2)
 
@@ -123,7 +124,7 @@ def _find(parser: Parser, args: Sequence[str]) -> int:
     summary = Summary(detector.class_names, looked_for)
     summary.left_out = listed.left_out
     # A person is shown what was found at the end; a program is given it at once.
-    terminal = sys.stdout.isatty() and not (options.json or options.null)
+    terminal = _is_terminal() and not (options.json or options.null)
     shown: dict[str, list[tuple[float, str, str]]] = {looked_for: [], UNSURE: []}
     sorter = _sorter(options) if options.sort_to is not None else None
     with ExitStack() as opened:
@@ -172,6 +173,12 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
     for option in ("csv", "page"):
         if (path := getattr(options, option)) is not None:
             regular_file(path, f"--{option}")
+
+
+def _of_argument(found: re.Match[str]) -> str:
+    """How the message about the value of an option begins."""
+    option, value, choices = found.groups()
+    return f"{option} {value}: choose {choices.replace(chr(39), '')}" if value else f"{option} "
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -240,6 +247,10 @@ def _printer(options: argparse.Namespace, looked_for: str) -> Output:
         return lambda found: _print(f"{to_json(found.row)}\n")
     end = "\0" if options.null else "\n"
     return lambda found: _print(f"{found.row.path}{end}") if found.row.answer == looked_for else None
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _print(text: str) -> None:

@@ -43,7 +43,10 @@ def replacing(path: str | Path, mode: str = "w", **options: Any) -> Iterator[IO[
     remove_leftovers(path.parent, re.escape(path.name))
     if "b" not in mode:
         options = {"encoding": "utf-8", "errors": "backslashreplace", **options}
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except FileNotFoundError as error:  # as of /proc, where there can be no such file
+        raise GelError(f"{path}: cannot be written there ({error.strerror}); name another place") from error
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, mode, **options) as file:

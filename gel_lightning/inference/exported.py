@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class ExportedModel:
     """
 
     def __init__(self, content: bytes, name: str = "model", threads: int = 0) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.32 on it tells Microsoft, and writes to the cache
         try:
             import onnxruntime
         except ImportError as error:

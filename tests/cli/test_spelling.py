@@ -57,6 +57,10 @@ FIT = (
     ("--threshold", None),
 )
 OTHERS = (
+    ("find", "--out", "--csv"),
+    ("find", "--conf", "--confidence"),
+    ("find", "--sort-to", "--sort_to"),
+    ("find", "--input", None),
     ("predict", "--input", "--data.predict_dir"),
     ("predict", "--dir", "--data.predict_dir"),
     ("predict", "--output", "--predictions_file"),
@@ -95,6 +99,8 @@ def test_every_alias_stands_for_an_option_of_some_command(parsers: dict[str, Par
         ("evaluate", "test"),
         ("tets", "test"),
         ("classify", "predict"),
+        ("detect", "find"),
+        ("fnd", "find"),
         ("predcit", "predict"),
         ("comapre", "compare"),
         ("benchmark", "compare"),
