@@ -93,7 +93,7 @@ PAGES = {
             Option(
                 "--model.backbone",
                 "NAME",
-                "such as resnet18, vgg16 or efficientnet_lite0",
+                "such as resnet18 or vgg16",
                 "resnet18",
             ),
             WEIGHTS,
@@ -229,13 +229,11 @@ COMMANDS = tuple(PAGES)
 COMMON = "fit"  # whose options the first page shows
 SUMMARY = (
     "Is this picture a gel electrophoresis image? `find` says it of your pictures. `fit` learns it, or other classes, "
-    "from folders of pictures, one folder for each class, such as pictures/gel and pictures/not_gel; `predict` says it "
-    "of new pictures."
+    "from folders of pictures, one for each class, such as pictures/gel and pictures/not_gel."
 )
 EXAMPLES = (
     "gel-fit find pictures",
     "gel-fit fit --data.train_dir pictures",
-    "gel-fit predict --ckpt_path best.ckpt --data.predict_dir new_pictures",
 )
 
 
