@@ -48,7 +48,7 @@ def light(tmp_path: Path) -> Path:
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", "wheels", "./source"], **options)
     venv.create(tmp_path / "venv", symlinks=os.name != "nt")
-    python = next((tmp_path / "venv").glob("*/python*"))
+    python = next(path for path in (tmp_path / "venv").glob("*/python*") if path.is_file())
     (wheel,) = (tmp_path / "wheels").glob("*.whl")
     subprocess.run([*pip, "--python", python, "install", "--no-deps", "--no-index", wheel], **options)
     (packages,) = (tmp_path / "venv").rglob("site-packages")

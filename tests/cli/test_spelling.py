@@ -117,7 +117,7 @@ def test_the_command_that_was_meant(typed: str, right: str, tmp_path: Path) -> N
 
 def test_a_command_like_no_other() -> None:
     assert no_command("xyz") == f"no command 'xyz'; choose {', '.join(COMMANDS)} (see gel-fit --help)"
-    assert "gel-fit predict --ckpt_path CHECKPOINT --data.predict_dir 'my scan.jpg'" in no_command("my scan.jpg")
+    assert "; to find gels: gel-fit find 'my scan.jpg'" in no_command("my scan.jpg")
     assert set(COMMAND_ALIASES.values()) <= set(COMMANDS)
 
 
