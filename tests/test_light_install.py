@@ -63,6 +63,7 @@ def light(tmp_path: Path) -> Path:
     return python.parent
 
 
+@pytest.mark.slow
 def test_find_works_with_the_few_packages_that_the_readme_names(light: Path, tmp_path: Path) -> None:
     tiny(tmp_path / "m.onnx")
     Image.new("L", (7, 5), 255).save(tmp_path / "white.png")
