@@ -50,15 +50,17 @@ class Parser(argparse.ArgumentParser):
         )
         self.add_argument("pictures", nargs="*", metavar="PICTURES")
         add = self.add_argument
-        add("--model", type=Path, metavar="FILE", help="Model that gel-fit export has written (default: the packaged).")
+        add(
+            "--model", type=_path, metavar="FILE", help="Model that gel-fit export has written (default: the packaged)."
+        )
         add("--class", dest="class_name", metavar="NAME", help="Class that is looked for (default: the model's first).")
         add("--confidence", choices=LEVELS, default=LEVELS[0], help="How sure an answer has to be (default: high).")
         add("--json", action="store_true", help="Print a line of JSON for each picture.")
         add("--null", action="store_true", help="End the paths that are printed with NUL, for xargs -0.")
-        add("--csv", type=Path, metavar="FILE", help="Table to write, a row for each picture.")
-        add("--page", type=Path, metavar="FILE", help="HTML page to write, with a small copy of each picture.")
+        add("--csv", type=_path, metavar="FILE", help="Table to write, a row for each picture.")
+        add("--page", type=_path, metavar="FILE", help="HTML page to write, with a small copy of each picture.")
         add("--explain", action="store_true", help="Show on the page what each answer rests on.")
-        add("--sort_to", type=Path, metavar="FOLDER", help="Copy the pictures into a folder for each answer there.")
+        add("--sort_to", type=_path, metavar="FOLDER", help="Copy the pictures into a folder for each answer there.")
         add("--link", action="store_true", help="Hard-link them in place of copies.")
         add("--dry_run", action="store_true", help="Only print what --sort_to would do.")
         add("--shard", type=_shard, metavar="K/N", help="Take every Nth picture, from the Kth on.")
@@ -125,30 +127,24 @@ def _find(parser: Parser, args: Sequence[str]) -> int:
     summary.left_out = listed.left_out
     # A person is shown what was found at the end; a program is given it at once.
     terminal = _is_terminal() and not (options.json or options.null)
-    shown: dict[str, list[tuple[float, str, str]]] = {looked_for: [], UNSURE: []}
-    sorter = _sorter(options) if options.sort_to is not None else None
+    shown = _Shown(looked_for)
+    sorter = _sorter(options)
     with ExitStack() as opened:
-        outputs = [*_outputs(options, detector, looked_for, opened)]
+        outputs = [lambda found: summary.add(found.row), *_outputs(options, detector, looked_for, opened)]
         if sorter is not None:
             opened.enter_context(sorter)
             outputs.append(lambda found: sorter.add(found.row, found.file.below))
-        if not (terminal or options.dry_run):
-            outputs.append(_printer(options, looked_for))
+        if not options.dry_run:
+            outputs.append(shown.add if terminal else _printer(options, looked_for))
         also = _for_page(options, detector, looked_for) if options.page is not None else None
         advance = opened.enter_context(picture_progress("looking at pictures", len(files)))
         looking = opened.enter_context(closing(detector.look(files, also)))
         for found in looking:
-            summary.add(found.row)
-            if terminal and found.row.answer in shown:
-                shown[found.row.answer].append((found.row.confidence or 0.0, found.row.path, found.row.predicted))
             for output in outputs:
                 output(found)
             advance(1)
-    if summary.total > 1 and not options.dry_run:
-        for name, answers in shown.items():
-            if answers:
-                print_line(f"{name}:")
-                print_answers(answers)
+    if len(files) > 1:
+        shown.print()
     said = [*summary.lines(), *([sorter.summary()] if sorter is not None else [])]
     if not detector.kept:
         said.append("answers could not be kept for the next time: the cache folder cannot be written")
@@ -157,6 +153,24 @@ def _find(parser: Parser, args: Sequence[str]) -> int:
     if options.fail_if and summary.counts[options.fail_if]:
         return FOUND
     return UNREADABLE if summary.unreadable else 0
+
+
+class _Shown:
+    """The pictures that a person is shown: those of the class looked for, and the unsure."""
+
+    def __init__(self, looked_for: str) -> None:
+        self._answers: dict[str, list[tuple[float, str, str]]] = {looked_for: [], UNSURE: []}
+
+    def add(self, found: Found[Any]) -> None:
+        row = found.row
+        if row.answer in self._answers and row.confidence is not None:
+            self._answers[row.answer].append((row.confidence, row.path, row.predicted))
+
+    def print(self) -> None:
+        for name, answers in self._answers.items():
+            if answers:
+                print_line(f"{name}:")
+                print_answers(answers)
 
 
 def _check(parser: Parser, options: argparse.Namespace) -> None:
@@ -168,8 +182,9 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
             parser.error(f"--{option} says how --{of} is done, which is not given")
     if options.json and options.null:
         parser.error("--null ends paths, and --json prints none alone; leave one of them out")
-    if options.json and options.dry_run:
-        parser.error("--json and --dry_run print both; leave one of them out")
+    for option in ("json", "null"):
+        if getattr(options, option) and options.dry_run:
+            parser.error(f"--{option} and --dry_run both say what is printed; leave one of them out")
     for option in ("csv", "page"):
         if (path := getattr(options, option)) is not None:
             regular_file(path, f"--{option}")
@@ -179,6 +194,10 @@ def _of_argument(found: re.Match[str]) -> str:
     """How the message about the value of an option begins."""
     option, value, choices = found.groups()
     return f"{option} {value}: choose {choices.replace(chr(39), '')}" if value else f"{option} "
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()  # the shell does so after a space, and not after =
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -196,7 +215,7 @@ def _named(given: Sequence[str]) -> Iterator[str]:
     """
     for path in given:
         if path == STDIN:
-            yield from read_list(sys.stdin.buffer.read())
+            yield from read_list(sys.stdin.buffer.read() if sys.stdin else b"")
         elif os.path.lexists(path):
             yield path
         else:
@@ -219,7 +238,9 @@ def _outputs(options: argparse.Namespace, detector: Detector, looked_for: str, o
         yield lambda found: page.add(found.row, *(found.extra or (None, None)))
 
 
-def _sorter(options: argparse.Namespace) -> "Sorter":
+def _sorter(options: argparse.Namespace) -> "Sorter | None":
+    if options.sort_to is None:
+        return None
     from gel_lightning.inference.sort import Sorter
 
     return Sorter(options.sort_to, options.link, options.dry_run, lambda line: _print(f"{line}\n"))

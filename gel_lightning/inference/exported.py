@@ -55,7 +55,8 @@ class ExportedModel:
             (taken,), (given,) = self.session.get_inputs(), self.session.get_outputs()
             takes = (taken.name, taken.type, len(taken.shape)) == (INPUT, "tensor(uint8)", 4)
             gives = (given.name, given.type, given.shape[1:]) == (OUTPUT, "tensor(float)", [len(self.class_names)])
-            if not (takes and gives and len(self.thresholds) == len(self.class_names) and self.image_size > 0):
+            named = len(set(self.class_names)) == len(self.class_names) == len(self.thresholds)
+            if not (takes and gives and named and self.image_size > 0):
                 raise ValueError
         except Exception as error:  # ONNX Runtime has many kinds of its own
             raise GelError(f"{name}: not a model that gel-fit export has written, or damaged") from error

@@ -120,6 +120,7 @@ def test_a_list_on_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch)
         (["in", "--confidence", "sure"], "--confidence sure: choose high, medium, best-guess (see", 2),
         (["in", "--class", "gul"], "--class gul: the model has no such class; choose gel, not_gel (see", 2),
         (["in", "--fail_if", "gul"], "--fail_if gul: the model has no such class; choose gel, not_gel (see", 2),
+        (["in", "--null", "--dry_run", "--sort_to", "new"], "--null and --dry_run both say what is printed", 2),
         (["in", "--csv"], "--csv needs a value after it (see", 2),
         (["in", "--csv", "in"], "in: is a folder, not a file; name another with --csv", 1),
         (["in", "--page", "in"], "in: is a folder, not a file; name another with --page", 1),

@@ -55,6 +55,7 @@ def test_a_file_classifies(tmp_path: Path) -> None:
         {"class_names": "gel"},
         {"class_names": "3"},
         {"class_names": '["gel"]'},
+        {"class_names": '["gel", "gel"]'},
         {"thresholds": "[0.9]"},
         {"thresholds": '["high", "low"]'},
         {"thresholds": '{"gel": 1}'},
