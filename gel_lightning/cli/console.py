@@ -1,6 +1,7 @@
 """What a person reads in the terminal before and after a run."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from gel_lightning.core.xla import device_name
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.named_sets import name_of
 from gel_lightning.inference.rows import Summary
+from gel_lightning.training.callbacks import LastCheckpoint
 from gel_lightning.training.classifier import GelClassifier, made_up
 from gel_lightning.training.results import hyperparameters
 
@@ -46,6 +48,21 @@ class Announcement(Callback):
                 f"{cache.computed} feature vectors computed in {cache.seconds:.1f} seconds "
                 f"({cache.computed / cache.seconds:.0f} a second) and kept in {cache.root}"
             )
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Says after Ctrl-C how the run is resumed."""
+        last = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]
+        path = Path(last[0].best_model_path) if last and last[0].best_model_path else None
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and path and trainer.log_dir:
+            config = from_here(Path(trainer.log_dir) / "config.yaml")
+            resume = shlex.join(["--config", str(config), "--ckpt_path", str(from_here(path))])
+            print_line(f"stopped; to go on: gel-fit fit {resume}")
+
+
+def from_here(path: str | Path) -> Path:
+    """A path as short as it can be said from the working folder."""
+    path = Path(path)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def print_data(data: GelDataModule, weights: str) -> None:

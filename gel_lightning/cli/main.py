@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from gel_lightning import __version__
 from gel_lightning.cli.console import (
     Announcement,
+    from_here,
     print_demonstration,
     print_metrics,
     print_predictions,
@@ -39,10 +40,8 @@ from gel_lightning.cli.trainer_settings import IntervalCheck, check_trainer_sett
 from gel_lightning.core.distributed import (
     AlreadySaidError,
     LostProcesses,
-    ProcessesNeededError,
-    join_processes,
+    check_devices,
     print_error,
-    run_in_processes,
 )
 from gel_lightning.core.errors import UNWRITABLE, GelError, explained, one_line
 from gel_lightning.core.files import plain_path
@@ -253,7 +252,7 @@ class GelCLI(LightningCLI):
                 f"accelerator {accelerator!r} cannot be used here ({one_line(error)}); "
                 f"change that, or run on the processor with {self.accelerator_option} cpu"
             ) from error
-        join_processes(trainer)
+        check_devices(trainer)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it where mypy does not look
         if self.subcommand in ("fit", None):
             self._keep_run(trainer, callbacks, config)
@@ -343,6 +342,9 @@ class GelCLI(LightningCLI):
         if self.trainer.is_global_zero:
             drawn = ["drawn pictures"] * self.datamodule.drawn
             print_demonstration(list(dict.fromkeys([*drawn, *self.model.made_up])), "figures")
+            parts = [pictures.paths for part, pictures in self.datamodule.parts.items() if part.split("_")[0] == stage]
+            folders = ", ".join(str(from_here(os.path.commonpath(paths))) for paths in parts)
+            print_line(f"measured: {from_here(self.ckpt_path)} on pictures in {folders}")
             print_metrics({stage: self.trainer.callback_metrics}, self.model)
 
 
@@ -389,7 +391,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
                 report_command(given[1:])
             else:
-                return _lightning_command(args, given)
+                _lightning_command(args, given)
     except AlreadySaidError:
         return 1
     except (GelError, MisconfigurationException) as error:
@@ -410,27 +412,21 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _lightning_command(args: Sequence[str] | None, given: list[str]) -> int:
-    """Runs `gel-fit fit`, `validate`, `test` or `predict`, in processes of its own if the strategy is of such."""
+def _lightning_command(args: Sequence[str] | None, given: list[str]) -> None:
+    """Runs `gel-fit fit`, `validate`, `test` or `predict`."""
     parser_kwargs = {
         "prog": "gel-fit",
         "version": __version__,
         "description": SUMMARY,
         **{name: {"description": PAGES[name].summary} for name in GelCLI.subcommands()},
     }
-    try:
-        GelCLI(
-            args=None if args is None else given,
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs=parser_kwargs,
-            parser_class=Parser,
-            **CLI_OPTIONS,
-        )
-    except ProcessesNeededError as needed:
-        launcher = needed.launcher
-    else:
-        return 0
-    return run_in_processes(launcher, main, given)
+    GelCLI(
+        args=None if args is None else given,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs=parser_kwargs,
+        parser_class=Parser,
+        **CLI_OPTIONS,
+    )
 
 
 def data_command(args: Sequence[str]) -> int:
@@ -535,12 +531,6 @@ def _thread_errors_raised() -> Iterator[None]:
         threading.excepthook = usual
     if unwritten:
         raise unwritten[0]
-
-
-def from_here(path: str | Path) -> Path:
-    """A path as short as it can be said from the working folder."""
-    path = Path(path)
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _complain(text: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from gel_lightning.core.distributed import check_launcher
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.training.compatibility import check_callbacks
@@ -33,6 +34,7 @@ def check_trainer_settings(settings: Any, command: str) -> None:
     Raises:
         GelError: names the option or the callback, and what to do.
     """
+    check_launcher(settings.strategy)
     if settings.barebones:
         raise GelError(
             f"--trainer.barebones leaves out checkpoints and metrics, which gel-fit {command} needs; leave it out"

@@ -18,14 +18,13 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from gel_lightning.cli.console import print_comparison, print_data, working
+from gel_lightning.cli.console import from_here, print_comparison, print_data, working
 from gel_lightning.cli.help import PAGES
 from gel_lightning.cli.main import (
     CLI_OPTIONS,
     GelCLI,
     Parser,
     check_settings,
-    from_here,
     training_callbacks,
 )
 from gel_lightning.cli.terminal import print_line

@@ -17,16 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "PJRT_LOCAL_PROCESS_RANK")
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Environment variables in which launchers of several processes tell each its rank."""
-
-_hidden = False
-
-
-def hide_progress() -> None:
-    """Has this process show no bar over pictures: it is not the first of several that do the same work."""
-    global _hidden
-    _hidden = True
 
 
 class _Speed(ProgressColumn):
@@ -52,7 +44,7 @@ def picture_progress(text: str, pictures: int, shown: bool = True) -> Iterator[C
     rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
     count = (MofNCompleteColumn(), TextColumn("pictures"))
     times = (_Speed(), TextColumn("left"), TimeRemainingColumn())
-    with _bar((*count, *times), shown and rank == "0" and not _hidden, transient=True) as progress:
+    with _bar((*count, *times), shown and rank == "0", transient=True) as progress:
         task = progress.add_task(text, total=pictures)
         yield lambda number: progress.advance(task, number)
 

@@ -99,7 +99,8 @@ def open_picture(file: io.BytesIO, at_least: int = 0) -> Opened:
 
     Args:
         file: the bytes of the file. To close it frees them, which tifffile's cyclic references would keep.
-        at_least: pixels a side to which a JPEG may be decoded smaller than it is, and as luma alone; 0 decodes all.
+        at_least: pixels a side that are left when a JPEG is decoded smaller than it is. If it has half of them, its
+            luma alone is decoded. 0 decodes all.
 
     Raises:
         RefusedError: the file is of a kind that is not read.
@@ -143,7 +144,7 @@ def _opened(picture: Image.Image, content: bytes, at_least: int) -> Opened:
     else:
         kind, bytes_a_pixel = _MODES.get(picture.mode, picture.mode), 1 if picture.mode in ("1", "L", "P") else 4
 
-    if 0 < at_least <= min(width, height):
+    if 0 < at_least <= 2 * min(width, height):
         picture.draft("L", (at_least, at_least))  # does nothing but to JPEGs
 
     def decode() -> Image.Image:

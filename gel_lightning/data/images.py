@@ -145,7 +145,8 @@ def decode_content(path: str | Path, content: bytes, at_least: int = 0) -> tuple
         path: of the file, for errors.
         content: of the file, whole.
         at_least: pixels a side; each that is twice as long or more comes shorter by a whole factor, and no shorter than
-            this. JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, and of colour ones the luma alone. 0 keeps all.
+            this. JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, and of colour ones that are half as large the luma
+            alone, which differs by rounding. 0 keeps all.
 
     Returns:
         A picture of mode ``"L"``, and what the file says of itself.

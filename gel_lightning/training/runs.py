@@ -1,5 +1,6 @@
 """The folder of a run: made by one run alone, and known as ours by a marker in it."""
 
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -35,12 +36,14 @@ def claim_folder(root: str | Path | None, name: str) -> Path:
 
 
 def _next_version(parent: Path) -> int:
-    taken = [int(path.name[8:]) for path in parent.glob("version_*") if path.name[8:].isdecimal()]
+    taken: list[int] = []
+    with suppress(FileNotFoundError):  # a run that failed may remove the empty parent at any time
+        taken = [int(path.name[8:]) for path in parent.glob("version_*") if path.name[8:].isdecimal()]
     return max(taken, default=-1) + 1
 
 
 def _made(folder: Path) -> bool:
-    """Makes a folder, unless it is there. A run that failed may remove the empty parent at any time."""
+    """Makes a folder, unless it is there, and its parent, which another run may remove while it is empty."""
     while True:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -76,7 +76,7 @@ def test_code_is_not_run(zipped: bool, tmp_path: Path) -> None:
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
     for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
-        with pytest.raises(OSError, match="not a regular file|it is a folder"):
+        with pytest.raises(OSError, match=r"not a regular file|it is a folder"):
             load_plain(path)
 
 

@@ -5,23 +5,20 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-from conftest import FIT, TINY, Ran, refused, start_gel_fit
+from conftest import FIT, TINY, gel_fit, refused
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch import Callback, LightningModule, Trainer
 from test_two_processes import in_processes
 
 from gel_lightning.core import distributed as processes
-from gel_lightning.core.distributed import AlreadySaidError, LostProcesses
+from gel_lightning.core.distributed import AlreadySaidError, LostProcesses, check_launcher
 from gel_lightning.core.errors import GelError
 
-STRATEGIES = ("ddp", "ddp_fork")
 PEER = "[pair.cc:561] Connection closed by peer [127.0.0.1]:4998"
 
 
@@ -45,21 +42,6 @@ class EndsAlone(Callback):
         raise GelError("only here; do something") if self.how == "error" else ZeroDivisionError("a bug")
 
 
-class ComesLate(Callback):
-    """Has one of the processes take longer than the other one is patient, before it comes upon an error.
-
-    Args:
-        rank: of that process.
-    """
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.global_rank == self.rank:
-            time.sleep(processes.PATIENCE + 2)
-
-
 class EndsSlowly(Callback):
     """Has the first process take a second to end, and Lightning watch it, which kills it if another one is gone."""
 
@@ -73,64 +55,42 @@ class EndsSlowly(Callback):
             time.sleep(1)
 
 
-FitInTwo = Callable[[str, int, str], Ran]
-
-
-@pytest.fixture
-def fit_in_two(pictures: tuple[object, ...], tmp_path: Path) -> FitInTwo:
-    """Runs a fit in two processes of a strategy, of which that of a rank ends alone."""
-
-    def run(strategy: str, rank: int, how: str) -> Ran:
-        alone = f"{{class_path: test_distributed.EndsAlone, init_args: {{rank: {rank}, how: {how}}}}}"
-        ran = in_processes("fit", *FIT, *pictures, "--trainer.callbacks+", alone, cwd=tmp_path, strategy=strategy)
-        assert ran.status != 0
-        return ran
-
-    return run
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("rank", [0, 1])
-def test_an_error_of_one_alone_is_said_by_it(strategy: str, rank: int, fit_in_two: FitInTwo, tmp_path: Path) -> None:
-    ran = fit_in_two(strategy, rank, "error")
-    assert ran.err == "gel-fit: error: only here; do something\n"
+@pytest.mark.parametrize(("rank", "how"), [(0, "error"), (1, "error"), (1, "bug"), (1, "killed")])
+def test_what_goes_wrong_in_one_rank_is_said_once(
+    rank: int, how: str, pictures: tuple[object, ...], tmp_path: Path
+) -> None:
+    alone = f"{{class_path: test_distributed.EndsAlone, init_args: {{rank: {rank}, how: {how}}}}}"
+    ran = in_processes("fit", *FIT, *pictures, "--trainer.callbacks+", alone, cwd=tmp_path)
+    assert ran.status != 0
     assert not (tmp_path / "lightning_logs/results.csv").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("how", ["bug", "killed"])
-def test_what_one_cannot_say_another_one_says(strategy: str, how: str, fit_in_two: FitInTwo) -> None:
-    ran = fit_in_two(strategy, 1, how)
-    if how == "killed":
+    if how == "error":
+        assert ran.err == "gel-fit: error: only here; do something\n"
+    elif how == "killed":
         assert re.fullmatch(r"gel-fit: error: process 1 .* SIGKILL; .*memory\?\n", ran.err), ran.err
     else:
         assert len(re.findall("^.*ZeroDivisionError: a bug$", ran.err, re.MULTILINE)) == 1, ran.err
         assert "gloo" not in ran.err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("rank", [0, 1])
-def test_an_error_of_both_is_said_once_however_late(
-    strategy: str, rank: int, pictures: tuple[object, ...], tmp_path: Path
-) -> None:
-    (tmp_path / "results.csv").write_text("something else\n")
-    late = f"{{class_path: test_distributed.ComesLate, init_args: {{rank: {rank}}}}}"
-    options = (*FIT, *pictures, "--trainer.callbacks+", late, "--results_file", "results.csv")
-    ran = in_processes("fit", *options, cwd=tmp_path, strategy=strategy)
-    assert ran.status != 0
-    assert re.fullmatch("gel-fit: error: results.csv: not a results file .*\n", ran.err), ran.err
+@pytest.mark.parametrize("command", ["fit", "compare"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        *("ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_fork_find_unused_parameters_true"),
+        "{class_path: lightning.pytorch.strategies.DDPStrategy, init_args: {start_method: spawn}}",
+    ],
+)
+def test_launchers_that_start_functions_are_refused(strategy: str, command: str, tmp_path: Path) -> None:
+    ran = gel_fit(command, *TINY, "--trainer.strategy", strategy, cwd=tmp_path)
+    assert ran.status == 1
+    assert re.fullmatch("gel-fit: error: --trainer.strategy .*; give ddp\n", ran.err), ran.err
+    assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", [("fit",), ("compare", "--backbones", "resnet18", "--heads", "single", "multi")])
-def test_one_process_starts_no_other(command: tuple[str, ...], pictures: tuple[object, ...], tmp_path: Path) -> None:
-    options = (*TINY, *pictures, "--trainer.max_epochs", "1", "--trainer.strategy", "ddp_fork")
-    process = start_gel_fit(*command, *options, cwd=tmp_path)
-    assert process.wait(timeout=300) == 0, (tmp_path / "run.err").read_text()
-    assert (tmp_path / "run.err").read_text() == ""
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "single_device"])
+def test_others_are_not(strategy: str) -> None:
+    check_launcher(strategy)
 
 
 def trainer_of(rank: int, world_size: int, *statuses: int | None) -> Any:
@@ -162,49 +122,20 @@ def test_other_errors_are_left_as_they_are(world_size: int, error: BaseException
     LostProcesses().on_exception(trainer_of(0, world_size, 1), None, error)  # type: ignore[arg-type]
 
 
-def test_the_first_process_speaks_at_once_and_the_others_after_their_patience(
+def test_rank_0_prints_at_once_and_the_others_unless_it_ends_meanwhile(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(processes, "PATIENCE", 0.2)
 
     def said() -> str:
-        processes.print_error("an error")
+        processes.print_error("an error\x1b[2J")
         return capsys.readouterr().err
 
     for rank in (0, 1):
         monkeypatch.setattr(processes.rank_zero_only, "rank", rank)
-        assert said() == "an error\n"
-    monkeypatch.setenv("PJRT_LOCAL_PROCESS_RANK", "1")
-    assert said() == ""
-    monkeypatch.delenv("PJRT_LOCAL_PROCESS_RANK")
+        assert said() == "an error\\x1b[2J\n"
     parents = iter([processes._parent, processes._parent, 1])
-    monkeypatch.setattr(processes.os, "getppid", lambda: next(parents))  # its parent, the first one, ends now
+    monkeypatch.setattr(processes.os, "getppid", lambda: next(parents))  # its parent, rank 0, ends now
     assert said() == ""
     monkeypatch.setattr(processes.os, "getppid", lambda: 1)  # or has ended before
     assert said() == ""
-
-
-@pytest.fixture
-def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """This process as the first one of several, and the store that it shares with them."""
-    monkeypatch.setattr(processes, "PATIENCE", 0.2)
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield processes.distributed_c10d._get_default_store()
-    torch.distributed.destroy_process_group()
-
-
-def test_of_connected_processes_the_first_to_come_upon_an_error_prints_it(
-    connected: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for _ in range(2):
-        processes.print_error("an error")
-    assert capsys.readouterr().err == "an error\n"
-
-
-def test_a_process_that_ends_before_it_prints_leaves_it_to_another(
-    connected: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    connected.add("error", 1)
-    processes.print_error("an error")
-    assert capsys.readouterr().err == "an error\n"

@@ -1,6 +1,5 @@
 import pytest
 
-from gel_lightning.core import progress
 from gel_lightning.core.progress import RANKS, picture_progress
 
 
@@ -33,13 +32,3 @@ def test_of_several_processes_the_first_shows_it(
     with picture_progress("reading", 1) as advance:
         advance(1)
     assert ("1/1" in capsys.readouterr().err) == shown
-
-
-def test_a_process_that_is_told_so_shows_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(progress, "_hidden", False)
-    progress.hide_progress()
-    with picture_progress("reading", 1) as advance:
-        advance(1)
-    assert capsys.readouterr().err == ""

@@ -6,6 +6,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.utils.data import default_collate
 
 from gel_lightning import GelClassifier, GelDataModule, LinearHead
 from gel_lightning.core import xla as accelerators
+from gel_lightning.core.distributed import check_devices
 from gel_lightning.core.store import Store, list_stores
 from gel_lightning.core.xla import NO_LABEL, PaddedBatches, XLAOnCPU, device_name, on_xla, padded, tpu_accelerator
 from gel_lightning.data import datamodule
@@ -124,6 +126,11 @@ def test_what_fills_a_batch_up_changes_nothing(
         found.append({name: value.item() for name, value in (metrics | dict(trainer.callback_metrics)).items()})
         assert shapes == ({7} if filled else {7, 1})
     assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_several_xla_devices_are_refused() -> None:
+    several = SimpleNamespace(accelerator=XLAOnCPU.__new__(XLAOnCPU), num_devices=8)
+    assert refused(lambda: check_devices(several)) == "gel-fit takes one XLA device, not 8; give --trainer.devices 1"  # type: ignore[arg-type]
 
 
 def test_devices_have_the_names_of_torch() -> None:
@@ -274,40 +281,6 @@ def test_what_xla_does_not_take_is_one_line(
     assert_error(ran, option, value)
     assert "object at" not in ran.err
     assert not (tmp_path / "lightning_logs").exists()
-
-
-@pytest.mark.xla
-@needs_xla
-@pytest.mark.parametrize(("folder", "status"), [("train_dir", 0), ("absent", 1)])
-def test_processes_that_xla_starts_run_the_whole_command(
-    folder: str, status: int, tmp_path: Path, train_dir: Path
-) -> None:
-    """As for several TPUs. On the processor torch_xla starts but one process, which Lightning would not ask it for."""
-    code = """
-import sys
-from lightning.pytorch.strategies import XLAStrategy
-from lightning.pytorch.strategies.launchers.xla import _XLALauncher
-from gel_lightning.core.xla import ask_no_cloud
-from gel_lightning.cli.main import main
-from gel_lightning.core.distributed import run_in_processes
-ask_no_cloud()
-launcher = _XLALauncher(XLAStrategy(parallel_devices=[0, 1]))
-sys.exit(run_in_processes(launcher, main, sys.argv[1:]))
-"""
-    given = (
-        "fit",
-        *options("resnet18_single_sgd_tpu.yaml", ("--data.train_dir", {"train_dir": train_dir}.get(folder, folder))),
-    )
-    command = [sys.executable, "-c", code, *map(str, given)]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == status, ran.stderr
-    if status:
-        assert re.fullmatch("gel-fit: error: absent: .*\n", ran.stderr)
-        return
-    assert ran.stderr == ""
-    assert "validation" in ran.stdout
-    (row,) = read_rows(tmp_path / "lightning_logs/results.csv")
-    assert row["device"] == "XLA:CPU"
 
 
 @ON_EACH
