@@ -3,6 +3,7 @@
 import csv
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ TINY = (
     *("--data.image_size", "32", "--data.num_workers", "0", "--data.batch_size", "5"),
     *("--model.weights", "none", "--trainer.accelerator", "cpu"),
 )
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FIT = ("--config", CONFIGS / "resnet18_multi_sgd_cpu.yaml", *TINY, "--trainer.max_epochs", "4")
 
 
@@ -245,3 +247,17 @@ def two_fits(tmp_path_factory: pytest.TempPathFactory, pictures: tuple[object, .
 def run_dir(two_fits: Path) -> Path:
     """The version folder of one of the two fits."""
     return two_fits / "lightning_logs/resnet18_multi_sgd_cpu/version_0"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    installed = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if installed is None:
+        pytest.skip("there is no Chromium: install the package chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()

@@ -1,6 +1,5 @@
 """The report of a comparison: one page that stands alone, and its figures."""
 
-import base64
 import hashlib
 import io
 import os
@@ -22,10 +21,9 @@ from gel_lightning.comparison.records import FIGURES, REPORT, THUMBNAILS, Outcom
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
 from gel_lightning.core.files import replacing
+from gel_lightning.core.html import SIDE, environment, jpeg_uri, small_jpeg
 from gel_lightning.data.images import PictureError, read_picture
 
-SIDE = 160
-"""Most pixels of a side of a thumbnail."""
 MOST_BYTES = 100_000
 """Of a thumbnail: four bytes a pixel are more than any JPEG of that size takes."""
 MOST_PICTURES, MOST_GROUPS, MOST_OF_A_GROUP = 24, 60, 8
@@ -75,21 +73,13 @@ def make_report(folder: Path, pictures: Container[str] = frozenset()) -> Summary
         GelError: it is no comparison, or a file of it is damaged.
         OSError: the report cannot be written.
     """
-    import jinja2
-
     comparison = read_comparison(folder)
     summary = Summary(comparison)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gel_lightning.comparison", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     drawn = [(plot, svg) for plot in plots(summary) for svg in [save(plot, folder / FIGURES)] if plot.on_page]
     hardware = {f"{r.levels['hardware']}{f' ({r.device})' if r.device != 'cpu' else ''}" for r in comparison.records}
-    environment.filters |= {"points": points, "percent": percent, "ends": _ends, "seconds": seconds}
-    page = environment.get_template("report.html.jinja").render(
+    templates = environment("gel_lightning.comparison")
+    templates.filters |= {"points": points, "percent": percent, "ends": _ends, "seconds": seconds}
+    page = templates.get_template("report.html.jinja").render(
         summary=summary,
         about=comparison.about,
         failed=[(comparison.names[model_folder(row)], row) for row in comparison.failed],
@@ -239,13 +229,10 @@ def _thumbnail(path: str, keep: Path, pictures: Container[str]) -> str | None:
             picture = read_picture(Path(path))
         except PictureError:
             return None
-        picture.thumbnail((SIDE, SIDE))
-        data = io.BytesIO()
-        picture.save(data, "JPEG", quality=80)
-        content = data.getvalue()
+        content = small_jpeg(picture)
         with replacing(kept, "wb") as file:
             file.write(content)
-    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    return jpeg_uri(content)
 
 
 def _kept_thumbnail(path: Path) -> bytes | None:

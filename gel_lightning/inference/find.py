@@ -35,8 +35,9 @@ WINDOW, WINDOW_BYTES = 256, 2**26
 """The most pictures, and the most bytes of their files, that are in memory at once; a larger file is alone."""
 
 DETAIL = 4
-"""Sides of a picture are shortened where they keep this many times the pixels of the network's input. With twice as many
-a few probabilities moved by up to 0.04, since pixels are rounded to 8 bits; with four times as many none by 0.02."""
+"""Sides of a picture are shortened where they keep this many times the pixels of the network's input. With twice as
+many a few probabilities moved by up to 0.04, since pixels are rounded to 8 bits; with four times as many none by 0.02.
+"""
 
 Extra = TypeVar("Extra")
 Picture = str | Path | Image.Image | NDArray[Any]

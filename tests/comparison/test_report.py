@@ -3,11 +3,11 @@ import os
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import DESK, PHONE, Opened
 from conftest import gel_fit, made_once, save_class
 from made_up import change_about, make_comparison
 from PIL import Image
@@ -20,8 +20,6 @@ from gel_lightning.comparison.summary import Summary
 # Names that a page must show and not run, and that matplotlib must not take for formulas.
 ODD = ('<b>gel & "it\'s" $x$', "не гель 凝胶_1")
 GONE = "no thumbnail is kept"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 KINDS: dict[str, dict[str, Any]] = {
     "folds": {},
     "one split": {"folds": 0},
@@ -58,31 +56,8 @@ def void(_: object) -> None:
     """Takes what is not wanted."""
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A headless Chromium."""
-    installed = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if installed is None:
-        pytest.skip("there is no Chromium: install the package chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
-
-
-class Opened:
-    """A report in a browser, with what the browser complained of and asked for."""
-
-    def __init__(self, browser: Any, path: Path, scheme: str = "light", size: dict[str, int] = DESK) -> None:
-        self.page = browser.new_context(color_scheme=scheme, viewport=size).new_page()
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
+class OpenedReport(Opened):
+    """A report in a browser."""
 
     def rows(self) -> list[list[str]]:
         """The cells of the table of models by which it is sorted."""
@@ -96,18 +71,14 @@ class Opened:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_report_stands_alone_and_can_be_read_in_both_schemes(browser: Any, page_file: Path, scheme: str) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    opened = Opened(browser, page_file, scheme)
+    opened = OpenedReport(browser, page_file, scheme)
     for details in opened.page.query_selector_all("details:not([open])"):
         details.evaluate("one => one.open = true")
     assert opened.complaints == []
-    assert [url for url in opened.requests if not url.startswith("data:")] == [page_file.as_uri()]
-    background = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", background))) < 200) == (scheme == "dark")
+    assert opened.fetched() == [page_file.as_uri()]
+    assert opened.is_dark() == (scheme == "dark")
     # Contrast of every text, names of every control, order of headings and more.
-    found = Axe().run(opened.page).response["violations"]
-    assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == []
+    assert opened.violations() == []
     # The text of the figures too, which axe leaves out.
     assert figure_contrasts(opened.page) >= 3
 
@@ -133,7 +104,7 @@ def figure_contrasts(page: Any) -> float:
 
 def test_nothing_overflows_on_a_phone_or_a_desk(browser: Any, page_file: Path) -> None:
     for size in (PHONE, DESK):
-        opened = Opened(browser, page_file, size=size)
+        opened = OpenedReport(browser, page_file, size=size)
         opened.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
         # Whatever is wider than the page is in a box that scrolls.
@@ -144,7 +115,7 @@ def test_nothing_overflows_on_a_phone_or_a_desk(browser: Any, page_file: Path) -
 
 
 def test_the_table_sorts_by_each_column_both_ways(browser: Any, page_file: Path) -> None:
-    opened = Opened(browser, page_file)
+    opened = OpenedReport(browser, page_file)
     buttons = opened.page.query_selector_all("#table th button")
     first = opened.rows()
     assert [float(row[1]) for row in first] == sorted((float(row[1]) for row in first), reverse=True)
@@ -171,7 +142,7 @@ def test_names_are_shown_and_not_run(browser: Any, tmp_path: Path) -> None:
     text = (made / "results.csv").read_text()
     (made / "results.csv").write_text(text.replace("it did not work", evil))
     make_report(made)
-    opened = Opened(browser, made / "report.html")
+    opened = OpenedReport(browser, made / "report.html")
     assert opened.complaints == []
     assert opened.page.title() == "Comparison of 3 models"
     shown = opened.page.inner_text("body")
@@ -187,10 +158,10 @@ def test_names_are_shown_and_not_run(browser: Any, tmp_path: Path) -> None:
 def test_tables_and_figures_fit_the_screen(browser: Any, kind: str, tmp_path: Path) -> None:
     made, _ = reported(tmp_path, **KINDS[kind])
     script = "[...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth + 1)"
-    desk = Opened(browser, made / "report.html")
+    desk = OpenedReport(browser, made / "report.html")
     desk.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert desk.page.evaluate(f"{script}.map(one => one.ariaLabel)") == []
-    phone = Opened(browser, made / "report.html", size=PHONE)
+    phone = OpenedReport(browser, made / "report.html", size=PHONE)
     assert phone.page.evaluate(f"{script}.filter(one => one.querySelector('.plot')).length") == 0
     plot = phone.page.query_selector(".plot")
     widths = []
@@ -201,7 +172,7 @@ def test_tables_and_figures_fit_the_screen(browser: Any, kind: str, tmp_path: Pa
 
 
 def test_a_page_of_paper_holds_all_columns(browser: Any, page_file: Path) -> None:
-    opened = Opened(browser, page_file, size={"width": 703, "height": 1000})  # an A4 page within its margins
+    opened = OpenedReport(browser, page_file, size={"width": 703, "height": 1000})  # an A4 page within its margins
     opened.page.emulate_media(media="print")
     wide = "[...document.querySelectorAll('table, .plot svg')].map(one => one.getBoundingClientRect().right)"
     assert max(opened.page.evaluate(wide)) <= 703
@@ -209,7 +180,7 @@ def test_a_page_of_paper_holds_all_columns(browser: Any, page_file: Path) -> Non
 
 def test_only_the_best_figure_of_a_column_is_bold(browser: Any, tmp_path: Path) -> None:
     made, _ = reported(tmp_path, **KINDS["one split"])
-    opened = Opened(browser, made / "report.html")
+    opened = OpenedReport(browser, made / "report.html")
     weights = (
         "[...table.tBodies[0].rows].map(row => [...row.cells].map(cell => +getComputedStyle(cell).fontWeight > 500))"
     )
@@ -226,7 +197,7 @@ def test_only_the_best_figure_of_a_column_is_bold(browser: Any, tmp_path: Path) 
 
 
 def test_on_paper_nothing_is_hidden(browser: Any, page_file: Path, tmp_path: Path) -> None:
-    opened = Opened(browser, page_file, "dark")
+    opened = OpenedReport(browser, page_file, "dark")
     closed = "document.querySelectorAll('details:not([open])').length"
     before = opened.page.evaluate(closed)
     opened.page.emulate_media(media="print")
