@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 from test_exported import tiny
 
+ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -41,7 +42,7 @@ def link(package: Distribution, folder: Path) -> None:
 @pytest.fixture
 def light(tmp_path: Path) -> Path:
     """The folder of an environment's programs: with pip's wheel of this project, and the packages of the README."""
-    options: dict[str, Any] = {"check": True, "capture_output": True, "cwd": tmp_path, "timeout": 300}
+    options: dict[str, Any] = {"check": True, "capture_output": True, "cwd": tmp_path, "env": ALONE, "timeout": 300}
     shutil.copytree(ROOT / "gel_lightning", tmp_path / "source/gel_lightning")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "source")
@@ -68,8 +69,7 @@ def test_find_works_with_the_few_packages_that_the_readme_names(light: Path, tmp
     tiny(tmp_path / "m.onnx")
     Image.new("L", (7, 5), 255).save(tmp_path / "white.png")
     Image.new("I;16", (40, 30), 7).save(tmp_path / "deep.tif")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    options: dict[str, Any] = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    options: dict[str, Any] = {"cwd": tmp_path, "env": ALONE, "capture_output": True, "text": True}
     command = [light / "gel-fit", "find", "white.png", "deep.tif", "--page", "gels.html", "--sort_to", "sorted"]
     ran = subprocess.run([*command, "--model", "m.onnx", "--explain"], check=False, timeout=120, **options)
     assert (ran.returncode, ran.stdout) == (0, "white.png\n"), ran.stderr
