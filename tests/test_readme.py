@@ -16,7 +16,7 @@ captured = {"capture_output": True, "text": True, "timeout": 300}
 
 
 def test_python_script_trains_and_tests(tmp_path: Path) -> None:
-    script = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    script = re.search(r"```python\n([^`]*Trainer.*?)```", README, re.DOTALL)
     assert script is not None
     save_data_set(tmp_path / "pictures")
     shorter = script[1].replace("max_epochs=20", "max_epochs=1")
@@ -25,6 +25,17 @@ def test_python_script_trains_and_tests(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", offline], cwd=tmp_path, **captured)
     assert ended.returncode == 0, ended.stderr
     assert "test/accuracy" in ended.stdout
+
+
+def test_python_finds_gels(tmp_path: Path) -> None:
+    script = re.search(r"```python\n([^`]*Detector.*?)```", README, re.DOTALL)
+    assert script is not None
+    save_data_set(tmp_path / "pictures", per_class=2)
+    tiny(tmp_path / "m.onnx")
+    own = script[1].replace("Detector()", 'Detector("m.onnx", "best-guess")').replace("rows.to_pandas()", "")
+    ended = subprocess.run([sys.executable, "-c", own], cwd=tmp_path, **captured)
+    assert ended.returncode == 0, ended.stderr
+    assert "pictures/" in ended.stdout
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from gel_lightning.cli.console import print_line
 from gel_lightning.cli.main import Parser
+from gel_lightning.cli.terminal import print_line
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import replacing
 from gel_lightning.inference.export import export

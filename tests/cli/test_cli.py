@@ -410,7 +410,7 @@ def test_predict_classifies_what_can_be_read_and_names_the_rest(
 ) -> None:
     assert (tested_and_predicted / "predict.err").read_text() == ""
     text = (tested_and_predicted / "predictions.csv").read_text(encoding="utf-8-sig")
-    assert text.startswith("path,predicted,confidence,probability_gel,probability_not_gel,error,note\n")
+    assert text.startswith("path,answer,predicted,confidence,probability_gel,probability_not_gel,error,note\n")
     rows = {Path(row["path"]).relative_to(bad_pictures).as_posix(): row for row in read_rows_of(text)}
     assert len(rows) == len(text.splitlines()) - 1
     errors = {name: row["error"] for name, row in rows.items() if row["error"]}
@@ -432,8 +432,8 @@ def test_predict_classifies_what_can_be_read_and_names_the_rest(
         assert probabilities == pytest.approx(expected, abs=1e-5)
 
     table = table_of((tested_and_predicted / "predict.out").read_text())
-    assert table["cannot be read"] == ["3"]
-    assert sum(int(table[name][0]) for name in ("gel", "not_gel")) == 4
+    assert sum(int(table[name][0]) for name in ("gel", "not_gel", "unsure")) == 4
+    assert ", 3 could not be read" in (tested_and_predicted / "predict.out").read_text()
     assert (tested_and_predicted / "predict.out").read_text().endswith("\npredictions: predictions.csv\n")
 
 
@@ -462,7 +462,7 @@ def test_predict_says_what_it_cannot_read_and_what_it_leaves_out(tmp_path: Path,
     ran = gel_fit("predict", *options, "--data.predict_dir=-pictures", cwd=tmp_path)
     assert (ran.status, ran.err) == (0, "")
     assert "-pictures/photo.psd: is a Photoshop document, not a picture that can be read" in ran.out
-    assert "-pictures: 1 file left out, not taken for pictures: 1 .txt" in ran.out
+    assert "1 could not be read, 1 file left out (1 .txt)" in ran.out
     rows = read_rows_of((tmp_path / "predictions.csv").read_text(encoding="utf-8-sig"))
     assert [row["path"] for row in rows] == ["./-pictures/good.png", "./-pictures/photo.psd"]
     assert rows[1]["error"].startswith("is a Photoshop document")
@@ -476,7 +476,7 @@ def test_predict_takes_a_single_picture_and_another_file(tmp_path: Path, run_dir
     (row,) = read_rows(tmp_path / "new/one.csv")
     assert row["path"] == str(picture)
     assert row["error"] == ""
-    assert "cannot be read" not in ran.out
+    assert "could not be read" not in ran.out
     assert ran.out.endswith("\npredictions: new/one.csv\n")
 
 
