@@ -136,7 +136,7 @@ def _find(parser: Parser, args: Sequence[str]) -> int:
             outputs.append(lambda found: sorter.add(found.row, found.file.below))
         if not options.dry_run:
             outputs.append(shown.add if terminal else _printer(options, looked_for))
-        also = _for_page(options, detector, looked_for) if options.page is not None else None
+        also = _for_page(options, detector) if options.page is not None else None
         advance = opened.enter_context(picture_progress("looking at pictures", len(files)))
         looking = opened.enter_context(closing(detector.look(files, also)))
         for found in looking:
@@ -246,7 +246,7 @@ def _sorter(options: argparse.Namespace) -> "Sorter | None":
     return Sorter(options.sort_to, options.link, options.dry_run, lambda line: _print(f"{line}\n"))
 
 
-def _for_page(options: argparse.Namespace, detector: Detector, looked_for: str) -> Callable[[Image.Image, Row], Extra]:
+def _for_page(options: argparse.Namespace, detector: Detector) -> Callable[[Image.Image, Row], Extra]:
     """What is made of each picture for the page: a small copy, and where that is asked for a heat map."""
 
     def make(picture: Image.Image, row: Row) -> Extra:
@@ -254,7 +254,7 @@ def _for_page(options: argparse.Namespace, detector: Detector, looked_for: str) 
         if options.explain:
             from gel_lightning.inference.explain import heat_map
 
-            heat = heat_map(detector.model, picture, looked_for)
+            heat = heat_map(detector.model, picture, row.predicted)
         small = picture.copy()
         small.thumbnail((THUMBNAIL, THUMBNAIL))
         return np.asarray(small), heat

@@ -499,7 +499,10 @@ def test_a_checkpoint_can_be_moved_and_be_of_a_training_with_other_callbacks(
     torch.save(checkpoint, tmp_path / "mine.ckpt")
     options = ("--ckpt_path", "mine.ckpt", "--data.test_dir", test_dir, "--data.num_workers", "0")
     ran = gel_fit("test", *options, cwd=tmp_path)
-    assert ran == Ran(0, (tested_and_predicted / "test.out").read_text(), "")
+    lines, before = ran.out.splitlines(), (tested_and_predicted / "test.out").read_text().splitlines()
+    assert (ran.status, ran.err) == (0, "")
+    assert "measured: mine.ckpt on pictures in " in ran.out
+    assert [line for line in lines if "measured:" not in line] == [line for line in before if "measured:" not in line]
 
 
 def test_a_prediction_that_fails_midway_leaves_the_file_as_it_was(
