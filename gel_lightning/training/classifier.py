@@ -172,6 +172,15 @@ class GelClassifier(LightningModule):
             validation = Validation(0, *nothing, self.class_names)
         return validation.calibration
 
+    def calibrate_on(self, logits: Tensor, labels: Tensor) -> None:
+        """Calibrates on other pictures than those of the training's validation.
+
+        Args:
+            logits: of models like this one for pictures that none of them was trained on, shape ``[N, classes]``.
+            labels: of those pictures, shape ``[N]``.
+        """
+        self._validation = Validation(0, logits, labels, self.class_names)
+
     @property
     def made_up(self) -> list[str]:
         """What makes this model a demonstration: drawn pictures, a random backbone; empty for a model that is none."""
