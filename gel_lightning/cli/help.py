@@ -226,8 +226,9 @@ def answer(given: Sequence[str]) -> int | None:
     """
     if list(given) in (["--version"], ["version"]):
         from gel_lightning import __version__
+        from gel_lightning.detector import identity
 
-        print(f"gel-fit {__version__}")
+        print(f"gel-fit {__version__}\n{identity()}")
         return 0
     rest = [arg for arg in given if arg not in HELP]
     asked = len(rest) < len(given)

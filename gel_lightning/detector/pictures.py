@@ -78,7 +78,8 @@ def gather(to: Path, folders: Sequence[Path], sources: Sequence[Source] | None =
         absent = [source for source in wanted if not _copied(source, folders, pictures)]
         if any(not source.source for source in absent):
             download_originals(DATA_ROOT)
-            absent = [source for source in absent if source.source or not _copied(source, [DATA_ROOT / "dataset"], pictures)]
+            here = [DATA_ROOT / "dataset"]
+            absent = [source for source in absent if source.source or not _copied(source, here, pictures)]
         console = Console(stderr=True)
         bar = track(absent, "downloading pictures", console=console, transient=True, disable=not console.is_terminal)
         failed = [reason for source in bar if (reason := _downloaded(source, host, pictures))]

@@ -173,13 +173,13 @@ class GelClassifier(LightningModule):
         return validation.calibration
 
     def calibrate_on(self, logits: Tensor, labels: Tensor) -> None:
-        """Calibrates on other pictures than those of the training's validation.
+        """Calibrates on the pictures of a cross-validation in place of the validation pictures.
 
         Args:
-            logits: of models like this one for pictures that none of them was trained on, shape ``[N, classes]``.
+            logits: of models like this one, for pictures that none of them was trained on, shape ``[N, classes]``.
             labels: of those pictures, shape ``[N]``.
         """
-        self._validation = Validation(0, logits, labels, self.class_names)
+        self._validation = Validation(0, logits, labels, self.class_names, "held-out")
 
     @property
     def made_up(self) -> list[str]:
