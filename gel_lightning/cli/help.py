@@ -75,7 +75,7 @@ PAGES = {
                 "resnet18",
             ),
             WEIGHTS,
-            Option("--model.head", "NAME", "MultiLayerHead or LinearHead", "MultiLayerHead"),
+            Option("--model.head", "NAME", "MultiLayerHead, LinearHead or NormalizedLinearHead", "MultiLayerHead"),
             RATE,
             EPOCHS,
             DEVICE,
@@ -128,6 +128,7 @@ PAGES = {
         (
             CHECKPOINT,
             Option("--to", "FILE", "ONNX file to write (needed)"),
+            Option("--calibration", "FILE", "predictions.csv of gel-fit compare --folds, to calibrate on"),
             Option("--check", "FOLDER", "pictures to compare on; without it, drawn ones"),
             Option("--half", "", "stores weights in 16 bits, which halves the file"),
             Option("--model.weights", "WEIGHTS", "weights of the backbone, if not those that the checkpoint names"),
