@@ -97,7 +97,7 @@ PAGES = {
                 "resnet18",
             ),
             WEIGHTS,
-            Option("--model.head", "NAME", "MultiLayerHead or LinearHead", "MultiLayerHead"),
+            Option("--model.head", "NAME", "MultiLayerHead, LinearHead or NormalizedLinearHead", "MultiLayerHead"),
             RATE,
             EPOCHS,
             DEVICE,
@@ -150,6 +150,7 @@ PAGES = {
         (
             CHECKPOINT,
             Option("--to", "FILE", "ONNX file to write (needed)"),
+            Option("--calibration", "FILE", "predictions.csv of gel-fit compare --folds, to calibrate on"),
             Option("--check", "FOLDER", "pictures to compare on; without it, drawn ones"),
             Option("--half", "", "stores weights in 16 bits, which halves the file"),
             Option("--model.weights", "WEIGHTS", "weights of the backbone, if not those that the checkpoint names"),
@@ -248,8 +249,9 @@ def answer(given: Sequence[str]) -> int | None:
     """
     if list(given) in (["--version"], ["version"]):
         from gel_lightning import __version__
+        from gel_lightning.detector import identity
 
-        print(f"gel-fit {__version__}")
+        print(f"gel-fit {__version__}\n{identity()}")
         return 0
     rest = [arg for arg in given if arg not in HELP]
     asked = len(rest) < len(given)

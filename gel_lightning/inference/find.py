@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from importlib import resources
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, overload
@@ -24,6 +23,7 @@ from gel_lightning.core.store import Store, StoreError, default_cache_dir
 from gel_lightning.data.grey import grey_of_picture, grey_of_samples
 from gel_lightning.data.images import DECODING, PictureError, decode_content, read_content
 from gel_lightning.data.resizing import shortened
+from gel_lightning.detector import read_detector
 from gel_lightning.inference.exported import ExportedModel
 from gel_lightning.inference.listing import File, list_pictures
 from gel_lightning.inference.rows import LEVELS, Row, answered, thresholds_at
@@ -297,7 +297,4 @@ def _load(model: str | Path | None) -> ExportedModel:
     """Loads a model that leaves the cores to the threads which call it."""
     if model is not None:
         return ExportedModel.load(model, threads=1)
-    packaged = resources.files("gel_lightning").joinpath("detector/gel.onnx")
-    if not packaged.is_file():
-        raise GelError("this installation has no packaged detector; name a file of gel-fit export with --model")
-    return ExportedModel(packaged.read_bytes(), "the packaged detector", threads=1)
+    return ExportedModel(read_detector(), "the packaged detector", threads=1)
