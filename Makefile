@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed ## train, validate and test one model on drawn pictures, with no network
+demo: $(VENV)/.installed ## train and test one model on drawn pictures, and find the gels among them, with no network
 	$(BIN)/gel-fit fit --config configs/offline.yaml
+	$(BIN)/gel-fit find data/drawn/test_images --page gels.html
 
 # Folders of class folders that have some of the training pictures; those in none of them are downloaded.
 LABS ?=

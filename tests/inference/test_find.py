@@ -187,14 +187,6 @@ def test_large_pictures_are_shortened_and_answers_stay(detector: Detector) -> No
         assert row.probabilities["gel"] == pytest.approx(np.asarray(read_picture(row.path)).mean() / 255, abs=0.01)
 
 
-def test_without_a_packaged_detector_that_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(find.resources, "files", lambda _: tmp_path)
-    assert "no packaged detector; name a file of gel-fit export with --model" in refused(Detector)
-    (tmp_path / "detector").mkdir()
-    tiny(tmp_path / "detector/gel.onnx")
-    assert Detector().class_names == ("gel", "not_gel")
-
-
 def test_a_table_for_pandas(detector: Detector) -> None:
     pandas = pytest.importorskip("pandas")
     table = detector.find("in").to_pandas()
