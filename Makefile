@@ -4,13 +4,27 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-xla test-oldest lint bench clean
+.PHONY: help demo detector test test-xla test-oldest lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed ## train, validate and test one model on drawn pictures, with no network
+demo: $(VENV)/.installed ## train and test one model on drawn pictures, and find the gels among them, with no network
 	$(BIN)/gel-fit fit --config configs/offline.yaml
+	$(BIN)/gel-fit find data/drawn/test_images --page gels.html
+
+# Folders of class folders that have some of the training pictures; those in none of them are downloaded.
+LABS ?=
+TRIAL := build/detector
+detector: $(VENV)/.installed ## train the packaged detector anew; LABS=FOLDER names pictures that need no download
+	rm -rf $(TRIAL)
+	test -e data/drawn || $(BIN)/gel-fit data draw --to data/drawn
+	test -e data/detector || $(BIN)/python -m gel_lightning.detector.pictures --to data/detector $(LABS)
+	$(BIN)/gel-fit compare --config configs/detector.yaml --backbones efficientnet_lite0 --heads NormalizedLinearHead \
+	  --optimizers Adam --data.groups gel_lightning/detector/pictures.csv --folds groups --trainer.default_root_dir $(TRIAL)
+	$(BIN)/gel-fit fit --config configs/detector.yaml --trainer.default_root_dir $(TRIAL) --results_file $(TRIAL)/results.csv
+	$(BIN)/gel-fit export --ckpt_path $(TRIAL)/lightning_logs/detector/version_0/checkpoints/last.ckpt --half \
+	  --calibration $(TRIAL)/lightning_logs/comparison/version_0/*/predictions.csv --to gel_lightning/detector/gel.onnx
 
 test: $(VENV)/.installed ## run the tests
 	$(BIN)/python -m pytest -n 2

@@ -1,7 +1,7 @@
 """The speed figures of the README, each measured against what it is compared with in the same run.
 
     make bench                                  all of them, some ten minutes on two cores
-    python benchmarks/run.py loop compare       some of them: extraction, sharding, process, loop, ...
+    python benchmarks/run.py loop compare       some of them: extraction, find, process, loop, ...
     python benchmarks/run.py gpu                on a GPU
 
 Pictures are drawn and weights are random, so that no network is needed: neither changes how long anything takes.
@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import finding
 import numpy as np
 import torch
 import torchvision
@@ -427,6 +428,11 @@ def folds(work: Path) -> list[Figure]:
     return [Figure(what, f"{seconds:.0f} s", "≤ 240 s", seconds <= 240)]
 
 
+def find(work: Path) -> list[Figure]:
+    """`gel-fit find` against bare decoding and bare ONNX Runtime."""
+    return [Figure(*figure) for figure in finding.find(work)]
+
+
 BENCHMARKS: dict[str, Callable[[Path], list[Figure]]] = {
     "extraction": extraction,
     "gpu": gpu,
@@ -436,6 +442,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Figure]]] = {
     "compare": compare,
     "folds": folds,
     "memory": memory,
+    "find": find,
 }
 
 

@@ -6,19 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gel_lightning.data.datamodule import GelDataModule
+    from gel_lightning.inference.find import Detector
     from gel_lightning.models.backbones import build_backbone
-    from gel_lightning.models.heads import LinearHead, MultiLayerHead
+    from gel_lightning.models.heads import LinearHead, MultiLayerHead, NormalizedLinearHead
     from gel_lightning.training.classifier import GelClassifier
 
 __version__ = version("gel-lightning")
 _HOMES = {
+    "Detector": "inference.find",
     "GelClassifier": "training.classifier",
     "GelDataModule": "data.datamodule",
     "LinearHead": "models.heads",
     "MultiLayerHead": "models.heads",
+    "NormalizedLinearHead": "models.heads",
     "build_backbone": "models.backbones",
 }
-__all__ = ["GelClassifier", "GelDataModule", "LinearHead", "MultiLayerHead", "build_backbone"]
+__all__ = [
+    "Detector",
+    "GelClassifier",
+    "GelDataModule",
+    "LinearHead",
+    "MultiLayerHead",
+    "NormalizedLinearHead",
+    "build_backbone",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -33,7 +33,17 @@ def run() -> NoReturn:
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C within the seconds of the import would be a traceback
     gc.disable()  # what is imported is a million objects that stay: looking through them again and again takes a second
-    from gel_lightning.cli.main import main
+    try:
+        if sys.argv[1:2] == ["find"]:  # which needs no PyTorch
+            from gel_lightning.cli.find import main
+        else:
+            from gel_lightning.cli.main import main
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "gel_lightning":
+            raise
+        text = f"{error.name} is not installed, which gel-fit find alone can do without"
+        print(f"gel-fit: error: {text}; run pip install gel-lightning", file=sys.stderr)
+        sys.exit(1)
 
     gc.freeze()
     gc.enable()

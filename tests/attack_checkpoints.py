@@ -7,7 +7,9 @@ Nothing may come out but the result of the untouched file, or one line of error.
 """
 
 import argparse
+import io
 import random
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -48,6 +50,7 @@ HOSTILE: tuple[Any, ...] = (
     {"class_path": "torch.nn.TransformerEncoderLayer", "init_args": {"activation": "os.system"}},
     {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": "os.system"}},
 )
+VALUES = (REMOVED, *MISTYPED, *HOSTILE)
 
 
 class Attack(NamedTuple):
@@ -57,10 +60,12 @@ class Attack(NamedTuple):
     make: Callable[[bytes], bytes]
 
 
-def field_attacks(checkpoint: dict[str, Any], values: tuple[Any, ...] = (*MISTYPED, *HOSTILE)) -> Iterator[Attack]:
+def field_attacks(
+    checkpoint: dict[str, Any], values: tuple[Any, ...] = (REMOVED, *MISTYPED, *HOSTILE)
+) -> Iterator[Attack]:
     """Removes each field, and replaces it by each value."""
-    for place in _places(checkpoint):
-        for value in (REMOVED, *values):
+    for place in places(checkpoint):
+        for value in VALUES:
             yield Attack(f"{'.'.join(map(str, place))} = {_text(value)}", _changed(place, value))
 
 
@@ -74,26 +79,30 @@ def damage_attacks(size: int, regions: int) -> Iterator[Attack]:
         yield Attack(f"cut off at {place}", _cut(place))
 
 
-def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def replace_field(checkpoint: dict[str, Any], place: tuple[Any, ...], value: Any) -> None:
+    """Removes or replaces a field, given by the keys that lead to it."""
+    *parents, last = place
+    owner: Any = checkpoint
+    for key in parents:
+        owner = owner[key]
+    if value is REMOVED:
+        del owner[last]
+    else:
+        owner[last] = deepcopy(value)
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yields the keys that lead to each field, at any depth."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         yield (*place, key)
-        yield from _places(item, (*place, key))
+        yield from places(item, (*place, key))
 
 
 def _changed(place: tuple[Any, ...], value: Any) -> Callable[[bytes], bytes]:
     def make(whole: bytes) -> bytes:
-        import io
-
         checkpoint = torch.load(io.BytesIO(whole), weights_only=True)
-        *parents, last = place
-        owner = checkpoint
-        for key in parents:
-            owner = owner[key]
-        if value is REMOVED:
-            del owner[last]
-        else:
-            owner[last] = deepcopy(value)
+        replace_field(checkpoint, place, value)
         content = io.BytesIO()
         torch.save(checkpoint, content)
         return content.getvalue()
@@ -172,8 +181,6 @@ class Target:
         (run / "last.ckpt").write_bytes(content)
         options = (*self.fit_options, "--trainer.max_epochs", "3", "--ckpt_path", run / "last.ckpt")
         ran = gel_fit("fit", *options, "--results_file", "resumed/results.csv", cwd=self.folder)
-        import shutil
-
         shutil.rmtree(run.parent)
         return self._checked(outcome(ran, True), ran)
 
@@ -191,6 +198,8 @@ class Target:
 
 
 ALLOWED = ("result", "one line")
+SAID = ("hyper_parameters.class_names.", "drawn ")
+"""Beginnings of the names of attacks on what a checkpoint may say of itself: its answers then differ."""
 
 
 def main() -> int:
@@ -210,6 +219,8 @@ def main() -> int:
             counts: Counter[str] = Counter()
             for attack in chosen:
                 text = run(attack.make(target.whole))
+                if text == "other result" and attack.name.startswith(SAID):
+                    text = "result"
                 counts[text] += 1
                 if text not in ALLOWED:
                     bad += 1

@@ -183,6 +183,7 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def parsers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, "Parser"]:
     """The parser of each command, by the command."""
+    from gel_lightning.cli import find
     from gel_lightning.cli.help import COMMANDS
     from gel_lightning.cli.main import Parser
 
@@ -197,7 +198,10 @@ def parsers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, "Parser"]:
         patch.setattr(Parser, "__init__", recorded)
         for command in COMMANDS:
             gel_fit(*command.split(), "--unknown", cwd=tmp_path_factory.mktemp("parsers"))
-    by_command = {parser.prog.replace(" [options]", "").removeprefix("gel-fit "): parser for parser in made}
+    by_command: dict[str, Any] = {
+        parser.prog.replace(" [options]", "").removeprefix("gel-fit "): parser for parser in made
+    }
+    by_command["find"] = find.Parser()  # which is no Parser of Lightning's
     return {command: by_command[command] for command in COMMANDS}
 
 

@@ -35,10 +35,11 @@ def defaults() -> dict[str, Any]:
     return parsed()
 
 
-def test_there_is_a_file_for_each_model_and_two_for_no_network() -> None:
-    expected = {config_file(*model).name for model in MODELS} | {"offline.yaml", "compare_offline.yaml"}
+def test_there_is_a_file_for_each_model_two_for_no_network_and_the_detectors() -> None:
+    expected = {config_file(*model).name for model in MODELS}
+    expected |= {"offline.yaml", "compare_offline.yaml", "detector.yaml"}
     assert {path.name for path in CONFIGS.iterdir()} == expected
-    assert len(expected) == 38
+    assert len(expected) == 39
 
 
 @pytest.mark.parametrize(("number", "accelerator", "backbone", "head", "optimizer"), NUMBERED)

@@ -31,13 +31,22 @@ def run_here(
 
 @pytest.mark.filterwarnings("ignore")
 def test_python_script_trains_and_tests(tmp_path: Path, run_here: Callable[[str], str]) -> None:
-    script = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    script = re.search(r"```python\n([^`]*Trainer.*?)```", README, re.DOTALL)
     assert script is not None
     save_data_set(tmp_path / "pictures")
     shorter = script[1].replace("max_epochs=20", "max_epochs=1")
     offline = shorter.replace('backbone="resnet18",', 'backbone="resnet18", weights="none",')
     assert len({script[1], shorter, offline}) == 3
     assert "test/accuracy" in run_here(offline)
+
+
+def test_python_finds_gels(tmp_path: Path, run_here: Callable[[str], str]) -> None:
+    script = re.search(r"```python\n([^`]*Detector.*?)```", README, re.DOTALL)
+    assert script is not None
+    save_data_set(tmp_path / "pictures", per_class=2)
+    tiny(tmp_path / "m.onnx")
+    own = script[1].replace("Detector()", 'Detector("m.onnx", "best-guess")').replace("rows.to_pandas()", "")
+    assert "pictures/" in run_here(own)
 
 
 @pytest.fixture

@@ -9,14 +9,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
-from rich.table import Table
 
+from gel_lightning.cli.terminal import SafeTable, print_answers, print_line
 from gel_lightning.core.store import Contents
-from gel_lightning.core.text import printable
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.named_sets import name_of
-from gel_lightning.inference.predict import Summary
+from gel_lightning.inference.rows import Summary
 from gel_lightning.training.callbacks import LastCheckpoint
 from gel_lightning.training.classifier import GelClassifier, made_up
 from gel_lightning.training.results import hyperparameters
@@ -86,6 +85,8 @@ def print_data(data: GelDataModule, weights: str) -> None:
                 f"{near} of the {counts[part]} test pictures{f' of {name_of(part)}' if name_of(part) else ''} are "
                 "near-duplicates of training or validation pictures, which flatters the figures"
             )
+    for note in data.notes:
+        print_line(note)
     print_demonstration(made_up(data.drawn, weights), "figures")
 
 
@@ -100,25 +101,6 @@ def print_demonstration(made_up: Sequence[str], what: str) -> None:
         print_line(
             f"This is a demonstration with {' and '.join(made_up)}: its {what} say nothing about pictures of real gels."
         )
-
-
-def print_notes(data: GelDataModule) -> None:
-    """Prints what files were left out, and what else is odd about the folders of pictures."""
-    for note in data.notes:
-        print_line(note)
-
-
-def print_line(text: str) -> None:
-    """Prints a line unbroken, with no markup read into it; what would control the terminal is escaped."""
-    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(printable(text))
-
-
-class SafeTable(Table):
-    """A table whose cells are escaped as :func:`~gel_lightning.core.text.printable` does."""
-
-    def add_row(self, *cells: object, **options: Any) -> None:
-        """Adds a row of cells with any text."""
-        super().add_row(*map(printable, cells), **options)
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier) -> None:
@@ -150,34 +132,22 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier
 
 
 def print_predictions(summary: Summary) -> None:
-    """Prints what pictures were classified as: a sentence for one, else counts and those that need a look.
+    """Prints what pictures were classified as: how many of each class, the least certain, and a sentence.
 
     Args:
         summary: of the predictions.
     """
-    number = sum(summary.counts.values())
-    if number + summary.unreadable == 1:
-        for confidence, path, name in summary.least_certain:
-            uncertain = ": uncertain, since that is below the threshold of its class" if summary.uncertain else ""
-            print_line(f"{path} is classified as {name}, with probability {confidence:.3f}{uncertain}.")
-    else:
-        table = SafeTable("predicted", "pictures")
+    if summary.total > 1:
+        table = SafeTable("answer", "pictures")
         table.columns[1].justify = "right"
         for name, count in summary.counts.items():
             table.add_row(name, str(count))
-        if summary.unreadable:
-            table.add_row("cannot be read", str(summary.unreadable))
         Console(markup=False).print(table)
-        if number:
-            if summary.uncertain:
-                print_line(f"{summary.uncertain} of {number} are uncertain: below the threshold of their class")
-            print_line("least certain:" if number > len(summary.least_certain) else "least certain first:")
-        for confidence, path, name in summary.least_certain:
-            print_line(f"  {confidence:.3f}  {name}  {path}")
-    for path, reason in summary.reasons:
-        print_line(f"cannot be read: {path}: {reason}")
-    if (more := summary.unreadable - len(summary.reasons)) > 0:
-        print_line(f"cannot be read: {more} more, with their reasons in the file of predictions")
+        if summary.least_certain:
+            print_line("least certain first:")
+        print_answers(summary.least_certain)
+    for line in summary.lines():
+        print_line(line)
 
 
 def print_stores(root: Path, stores: Sequence[Contents]) -> None:

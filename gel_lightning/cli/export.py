@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from gel_lightning.cli.console import print_line
+import numpy as np
+import torch
+from torch import Tensor
+
 from gel_lightning.cli.main import Parser
+from gel_lightning.cli.terminal import print_line
+from gel_lightning.comparison.records import pooled, read_predictions
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import replacing
 from gel_lightning.inference.export import export
@@ -29,6 +34,12 @@ def export_command(args: Sequence[str]) -> None:
     )
     parser.add_argument("--ckpt_path", type=Path, required=True, help="Checkpoint that gel-fit fit has written.")
     parser.add_argument("--to", type=Path, required=True, help="ONNX file to write.")
+    parser.add_argument(
+        "--calibration",
+        type=Path | None,
+        help="predictions.csv of this model in `gel-fit compare --folds`: calibrates on all folds, each of which was "
+        "kept aside, in place of the validation pictures.",
+    )
     parser.add_argument("--check", type=Path | None, help="Pictures to compare on (default: drawn ones).")
     parser.add_argument("--half", action="store_true", help="Store weights in 16 bits: half the size.")
     parser.add_argument("--model.weights", type=str | None, help="Weights of the backbone, if not where they were.")
@@ -39,6 +50,8 @@ def export_command(args: Sequence[str]) -> None:
     # Opened before the work, so that a place that cannot be written is found at once.
     with replacing(target, "wb") as file:
         trained = Trained.load(config.ckpt_path.expanduser(), config.model.weights)
+        if config.calibration:
+            trained.model.calibrate_on(*held_out(config.calibration.expanduser(), trained.model.class_names))
         content = export(trained, config.half)
         checked = check(content, trained, config.check and config.check.expanduser())
         file.write(content)
@@ -49,3 +62,24 @@ def export_command(args: Sequence[str]) -> None:
         f"probabilities differ by at most {checked.difference:.1g}"
     )
     print_line(f"exported: {target} ({len(content) / 1e6:.1f} MB)")
+
+
+def held_out(path: Path, class_names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Reads what the models of a cross-validation made of the pictures that were kept aside.
+
+    Args:
+        path: predictions.csv of a model.
+        class_names: in the order of the labels.
+
+    Returns:
+        Logits, shape ``[N, classes]``, up to a constant for each picture, and labels, shape ``[N]``.
+
+    Raises:
+        GelError: the file is absent, damaged or of other classes, or there was no cross-validation.
+    """
+    folds = [outcome for outcome in read_predictions(path, class_names) if outcome.fold]
+    if not folds:
+        raise GelError(f"{path}: no folds in it; name predictions.csv of a model of gel-fit compare --folds")
+    outcome = pooled(folds)
+    logits = np.log(np.maximum(outcome.probabilities, np.finfo(np.float32).tiny))
+    return torch.tensor(logits, dtype=torch.float32), torch.tensor(outcome.labels)

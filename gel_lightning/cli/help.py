@@ -61,6 +61,28 @@ RATE = Option("--model.optimizer.lr", "RATE", "learning rate", "0.001")
 CONFIG = Option("--config", "FILE", "YAML settings, which the command line overrides")
 
 PAGES = {
+    "find": Page(
+        "say which pictures are gels, with no training",
+        "Says which pictures are gels: those of folders at any depth, or named. Prints on a terminal what was found, "
+        "and into a pipe the paths alone. Where it is not sure it says so.",
+        (
+            Option("--confidence", "LEVEL", "how sure an answer has to be: high, medium or best-guess", "high"),
+            Option("--class", "NAME", "class that is looked for; without it, the model's first"),
+            Option("--sort_to", "FOLDER", "copies the pictures into a folder for each answer there"),
+            Option("--page", "FILE", "HTML page to write, with a small copy of each picture"),
+            Option("--csv", "FILE", "table to write, a row for each picture"),
+            Option("--json", "", "prints a line of JSON for each picture"),
+            Option("--model", "FILE", "model that gel-fit export has written; without it, the packaged one"),
+            Option("--fail_if", "CLASS", "exits with status 3 if there is one of this class"),
+            Option("--shard", "K/N", "takes every Nth picture, from the Kth on"),
+        ),
+        (
+            "gel-fit find pictures",
+            "gel-fit find pictures scan.tif --csv gels.csv",
+            "gel-fit find pictures --sort_to sorted --dry_run",
+        ),
+        "PICTURES... [OPTION VALUE]...",
+    ),
     "fit": Page(
         "train a model, and validate and test it",
         "Trains a small head on the features of a frozen network, then validates and tests the best epoch. Leaves a "
@@ -71,11 +93,11 @@ PAGES = {
             Option(
                 "--model.backbone",
                 "NAME",
-                "such as resnet18, vgg16 or efficientnet_lite0",
+                "such as resnet18 or vgg16",
                 "resnet18",
             ),
             WEIGHTS,
-            Option("--model.head", "NAME", "MultiLayerHead or LinearHead", "MultiLayerHead"),
+            Option("--model.head", "NAME", "MultiLayerHead, LinearHead or NormalizedLinearHead", "MultiLayerHead"),
             RATE,
             EPOCHS,
             DEVICE,
@@ -128,6 +150,7 @@ PAGES = {
         (
             CHECKPOINT,
             Option("--to", "FILE", "ONNX file to write (needed)"),
+            Option("--calibration", "FILE", "predictions.csv of gel-fit compare --folds, to calibrate on"),
             Option("--check", "FOLDER", "pictures to compare on; without it, drawn ones"),
             Option("--half", "", "stores weights in 16 bits, which halves the file"),
             Option("--model.weights", "WEIGHTS", "weights of the backbone, if not those that the checkpoint names"),
@@ -206,12 +229,12 @@ PAGES = {
 COMMANDS = tuple(PAGES)
 COMMON = "fit"  # whose options the first page shows
 SUMMARY = (
-    "Is this picture a gel electrophoresis image? `fit` learns it from folders of pictures, one folder for each class, "
-    "such as pictures/gel and pictures/not_gel; `predict` says it of new pictures."
+    "Is this picture a gel electrophoresis image? `find` says it of your pictures. `fit` learns it, or other classes, "
+    "from folders of pictures, one for each class, such as pictures/gel and pictures/not_gel."
 )
 EXAMPLES = (
+    "gel-fit find pictures",
     "gel-fit fit --data.train_dir pictures",
-    "gel-fit predict --ckpt_path best.ckpt --data.predict_dir new_pictures",
 )
 
 
@@ -226,8 +249,9 @@ def answer(given: Sequence[str]) -> int | None:
     """
     if list(given) in (["--version"], ["version"]):
         from gel_lightning import __version__
+        from gel_lightning.detector import identity
 
-        print(f"gel-fit {__version__}")
+        print(f"gel-fit {__version__}\n{identity()}")
         return 0
     rest = [arg for arg in given if arg not in HELP]
     asked = len(rest) < len(given)

@@ -25,9 +25,7 @@ from gel_lightning.cli.console import (
     Announcement,
     from_here,
     print_demonstration,
-    print_line,
     print_metrics,
-    print_notes,
     print_predictions,
     print_stores,
 )
@@ -37,6 +35,7 @@ from gel_lightning.cli.own_modules import find_own_modules
 from gel_lightning.cli.refusals import refusal
 from gel_lightning.cli.repeats import refuse_repeats
 from gel_lightning.cli.settings import explicit_settings, refuse_changes
+from gel_lightning.cli.terminal import print_line
 from gel_lightning.cli.trainer_settings import IntervalCheck, check_trainer_settings
 from gel_lightning.core.distributed import (
     AlreadySaidError,
@@ -46,7 +45,6 @@ from gel_lightning.core.distributed import (
 )
 from gel_lightning.core.errors import UNWRITABLE, GelError, explained, one_line
 from gel_lightning.core.files import plain_path
-from gel_lightning.core.progress import RunProgress
 from gel_lightning.core.store import clear_stores, default_cache_dir, list_stores
 from gel_lightning.core.xla import ask_no_cloud, tpu_accelerator
 from gel_lightning.data.datamodule import DATA_ROOT, GelDataModule
@@ -62,6 +60,7 @@ from gel_lightning.training.checkpoint_files import BestCheckpoint, best_model_p
 from gel_lightning.training.checkpoints import read_checkpoint
 from gel_lightning.training.classes import DESCRIBED, name_import_path
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
+from gel_lightning.training.progress import RunProgress
 from gel_lightning.training.results import HARDWARE, ResultsFile, short_names
 from gel_lightning.training.resuming import check_resumable
 from gel_lightning.training.runs import claim_folder, resumed_folder
@@ -335,8 +334,8 @@ class GelCLI(LightningCLI):
         """Prints what the pictures show, in short, and where the predictions are."""
         if self.trainer.is_global_zero:
             print_demonstration(self.model.made_up, "answers")
+            self.predictions.summary.left_out = self.datamodule.left_out
             print_predictions(self.predictions.summary)
-            print_notes(self.datamodule)
             print_line(f"predictions: {self.predictions.path}")
 
     def _print_own(self, stage: str) -> None:
@@ -370,6 +369,10 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if (status := answer(given)) is not None:
             return status
+        if given[:1] == ["find"]:
+            from gel_lightning.cli.find import main as find_command
+
+            return find_command(given[1:])
         if given[:1] == ["data"]:
             return data_command(given[1:])
         if given[:1] == ["export"]:

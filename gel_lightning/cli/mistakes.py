@@ -9,7 +9,7 @@ from inspect import signature
 from pathlib import Path
 
 from gel_lightning.cli.help import PAGES
-from gel_lightning.cli.spelling import ALIASES, DASHES, PICTURES, meant
+from gel_lightning.cli.spelling import ALIASES, ANYTHING, DASHES, PICTURES, meant
 
 GIVEN = ("params", "optimizer", "in_features", "num_classes", "kwargs")
 """Arguments of heads, optimizers and schedulers that nobody names on the command line."""
@@ -103,6 +103,8 @@ def _no_option(typed: str, command: str, options: set[str]) -> str:
     found = meant(name, command, options)
     if found:
         return f"no option {name}; did you mean {found}?"
+    if command == "find" and name.lstrip(DASHES).lower() in ANYTHING:
+        return f"no option {name}; pictures and folders need none: gel-fit find pictures"
     if name in (option.name for option in PAGES["compare"].options):
         return f"no option {name}; only gel-fit compare has it"
     return f"no option {name}"

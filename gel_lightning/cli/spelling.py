@@ -11,7 +11,8 @@ COMMAND_ALIASES = {
     **dict.fromkeys(("train", "training", "learn", "run", "start", "resume", "finetune"), "fit"),
     **dict.fromkeys(("evaluate", "eval", "measure", "score"), "test"),
     **dict.fromkeys(("val", "valid", "validation"), "validate"),
-    **dict.fromkeys(("classify", "prediction", "infer", "inference", "apply", "detect", "use"), "predict"),
+    **dict.fromkeys(("classify", "prediction", "infer", "inference", "apply", "use"), "predict"),
+    **dict.fromkeys(("detect", "detector", "locate", "scan", "look", "sort", "sift", "which"), "find"),
     **dict.fromkeys(("comparison", "benchmark", "grid", "search", "tune", "rank", "cv"), "compare"),
     **dict.fromkeys(("html", "results", "summary"), "report"),
     **dict.fromkeys(("check", "data inspect", "inspect"), "data check"),
@@ -20,7 +21,7 @@ COMMAND_ALIASES = {
 }
 PICTURES = {"predict": "data.predict_dir", "test": "data.test_dir"}
 """The option that names the pictures of a command; of the others it is data.train_dir."""
-OUTPUT = {"predict": "predictions_file", "data draw": "to"}
+OUTPUT = {"find": "csv", "predict": "predictions_file", "data draw": "to"}
 """The option that names the output of a command; of the others it is results_file."""
 ALIASES = {
     **dict.fromkeys(("epochs", "epoch", "n_epochs", "num_epochs", "e"), "trainer.max_epochs"),
@@ -71,8 +72,7 @@ def no_command(name: str) -> str:
         command = COMMAND_ALIASES.get(close[0], close[0])
         return f"no command {name!r}; did you mean gel-fit {command}? (see gel-fit {command} --help)"
     if Path(name).exists() or Path(name).suffix:
-        predict = f"gel-fit predict --ckpt_path CHECKPOINT --data.predict_dir {shlex.quote(name)}"
-        return f"no command {name!r}; to classify pictures: {predict}"
+        return f"no command {name!r}; to find gels: gel-fit find {shlex.quote(name)}"
     return f"no command {name!r}; choose {', '.join(COMMANDS)} (see gel-fit --help)"
 
 

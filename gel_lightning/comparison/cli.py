@@ -18,16 +18,16 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from gel_lightning.cli.console import print_comparison, print_data, print_line, working
+from gel_lightning.cli.console import from_here, print_comparison, print_data, working
 from gel_lightning.cli.help import PAGES
 from gel_lightning.cli.main import (
     CLI_OPTIONS,
     GelCLI,
     Parser,
     check_settings,
-    from_here,
     training_callbacks,
 )
+from gel_lightning.cli.terminal import print_line
 from gel_lightning.cli.trainer_settings import check_trainer_settings
 from gel_lightning.comparison.answer import answer
 from gel_lightning.comparison.folds import fit_fold, outcome
@@ -63,10 +63,10 @@ from gel_lightning.comparison.settings import read_settings
 from gel_lightning.comparison.summary import rank
 from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.files import replacing
-from gel_lightning.core.progress import GridProgress
 from gel_lightning.data.named_sets import MAIN, name_of, part_of
 from gel_lightning.training.callbacks import COMPARED, TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
+from gel_lightning.training.progress import GridProgress
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 from gel_lightning.training.runs import claim_folder
 

@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from fsspec.core import split_protocol
-
 from gel_lightning.core.errors import GelError
 
 LEFTOVER_SECONDS = 24 * 60 * 60
@@ -45,7 +43,10 @@ def replacing(path: str | Path, mode: str = "w", **options: Any) -> Iterator[IO[
     remove_leftovers(path.parent, re.escape(path.name))
     if "b" not in mode:
         options = {"encoding": "utf-8", "errors": "backslashreplace", **options}
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except FileNotFoundError as error:  # as of /proc, where there can be no such file
+        raise GelError(f"{path}: cannot be written there ({error.strerror}); name another place") from error
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, mode, **options) as file:
@@ -99,6 +100,8 @@ def plain_path(path: str | Path, option: str) -> Path:
     Raises:
         GelError: fsspec takes it as a URL, or it is not UTF-8.
     """
+    from fsspec.core import split_protocol  # comes with Lightning
+
     absolute = Path(path).absolute()
     for text in (str(path), str(absolute)):
         if split_protocol(text)[0] is not None or "::" in text:

@@ -1,168 +1,61 @@
-"""One progress bar for the whole of a run: what is done, what is left, and how good it is by now."""
+"""Progress bars, on stderr where that is a terminal; nothing here imports PyTorch."""
 
-from typing import Any
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-from gel_lightning.core.text import printable
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Environment variables in which launchers of several processes tell each its rank."""
 
 
-class GridProgress(ProgressBar):
-    """One bar over the fits of many models.
+class _Speed(ProgressColumn):
+    """Pictures per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.0f}/s" if speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def picture_progress(text: str, pictures: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Shows a bar over pictures while the block runs, if stderr is a terminal; of several processes the first does.
 
     Args:
-        models: how many there are.
-        fits: of each.
+        text: what is being done.
+        pictures: how many there are.
         shown: False shows nothing.
+
+    Yields:
+        A function that advances the bar by a number of pictures.
     """
-
-    def __init__(self, models: int, fits: int = 1, shown: bool = True) -> None:
-        super().__init__()
-        self.bar = _bar(TextColumn(f"{{task.fields[done]}}/{models} models"), shown=shown)
-        self._task = self.bar.add_task("", total=models, done=0)
-        self._done, self._fits, self._fitted = 0, fits, 0
-
-    def begin(self, name: str) -> None:
-        """Names the model that is fitted now."""
-        self._fitted = 0
-        self.bar.update(self._task, description=printable(name))
-
-    def fitted(self) -> None:
-        """Counts one of the fits of a model as done."""
-        self._fitted += 1
-        self._advance(0.0)
-
-    def end(self) -> None:
-        """Counts a model as done, however it ended."""
-        self._done += 1
-        self.bar.update(self._task, completed=self._done, done=self._done)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Advances the bar by an epoch."""
-        if trainer.max_epochs and trainer.max_epochs > 0:
-            self._advance((trainer.current_epoch + 1) / trainer.max_epochs)
-
-    def disable(self) -> None:
-        """Shows nothing: Lightning asks for it in all processes but the first."""
-        self.bar.disable = True
-
-    def _advance(self, part: float) -> None:
-        self.bar.update(self._task, completed=self._done + (self._fitted + part) / self._fits)
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
+    count = (MofNCompleteColumn(), TextColumn("pictures"))
+    times = (_Speed(), TextColumn("left"), TimeRemainingColumn())
+    with _bar((*count, *times), shown and rank == "0", transient=True) as progress:
+        task = progress.add_task(text, total=pictures)
+        yield lambda number: progress.advance(task, number)
 
 
-class RunProgress(ProgressBar):
-    """A bar over all batches of a fit, and one over the batches of a validation, test or prediction."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._enabled = True
-        self._progress: Progress | None = None
-
-    def disable(self) -> None:
-        """Shows nothing: Lightning asks for it in all processes but the first."""
-        self._enabled = False
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins the bar of the fit, at the epoch that a resumed run begins with."""
-        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
-        self._start("training", epochs and epochs * self.total_train_batches)
-        self._advance(trainer.current_epoch * int(self.total_train_batches))
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Names the epoch, and the validation accuracy of the one before."""
-        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        if "val/accuracy" in trainer.progress_bar_metrics:  # one figure, since a line has but 80 columns
-            text += f" · val/accuracy {float(trainer.progress_bar_metrics['val/accuracy']):.3f}"
-        self._describe(text)
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Advances the bar of the fit."""
-        self._advance(1)
-
-    def on_train_end(self, *_: Any) -> None:
-        """Ends the bar of the fit."""
-        self._stop()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins a bar, unless this validation is a part of a fit."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._start("validating", sum(trainer.num_val_batches))
-
-    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Advances the bar, unless this validation is a part of a fit."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._advance(1)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends the bar, unless this validation is a part of a fit."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._stop()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins a bar."""
-        self._start("testing", sum(trainer.num_test_batches))
-
-    def on_test_batch_end(self, *_: Any) -> None:
-        """Advances the bar."""
-        self._advance(1)
-
-    def on_test_end(self, *_: Any) -> None:
-        """Ends the bar."""
-        self._stop()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins a bar."""
-        self._start("classifying", sum(trainer.num_predict_batches))
-
-    def on_predict_batch_end(self, *_: Any) -> None:
-        """Advances the bar."""
-        self._advance(1)
-
-    def on_predict_end(self, *_: Any) -> None:
-        """Ends the bar."""
-        self._stop()
-
-    def on_exception(self, *_: Any) -> None:
-        """Ends the bar, so that the error stands below it."""
-        self._stop()
-
-    def _start(self, text: str, batches: int | float | None) -> None:
-        if not self._enabled:
-            return
-        self._progress = _bar(MofNCompleteColumn(), TextColumn("batches"))
-        self._progress.start()
-        self._task = self._progress.add_task(text, total=batches)
-
-    def _advance(self, batches: int) -> None:
-        if self._progress is not None:
-            self._progress.advance(self._task, batches)
-
-    def _describe(self, text: str) -> None:
-        if self._progress is not None:
-            self._progress.update(self._task, description=text)
-
-    def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-
-
-def _bar(*count: ProgressColumn, shown: bool = True) -> Progress:
+def progress_bar(*count: ProgressColumn, shown: bool = True) -> Progress:
     """Makes a bar, with columns that count what is done, and the time it took and will take."""
+    return _bar((*count, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()), shown)
+
+
+def _bar(columns: tuple[ProgressColumn, ...], shown: bool, transient: bool = False) -> Progress:
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=10), *count)
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    first = (TextColumn("{task.description}"), BarColumn(bar_width=10))
     disable = not (shown and console.is_terminal)  # in a file a bar is but noise
-    return Progress(*columns, *times, console=console, disable=disable)
+    return Progress(*first, *columns, console=console, disable=disable, transient=transient)

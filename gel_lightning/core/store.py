@@ -32,6 +32,10 @@ def default_cache_dir() -> Path:
     return platformdirs.user_cache_path("gel-lightning")
 
 
+class StoreError(GelError):
+    """A store that cannot be written."""
+
+
 class StoredRows:
     """The rows of some pictures in a store, which are read from disk each time that they are taken.
 
@@ -117,7 +121,7 @@ class Store:
             A function that takes the digests of n pictures and their rows, [n, length].
 
         Raises:
-            GelError: the folder cannot be written; the store is as it was.
+            StoreError: the folder cannot be written; the store is as it was.
         """
         digests: list[bytes] = []
         rows: list[NDArray[Any]] = []
@@ -164,7 +168,7 @@ class Store:
                 return self._write_files(records)
             self._write_files(records)
         except OSError as error:
-            raise GelError(
+            raise StoreError(
                 f"{self.folder.parent}: nothing can be kept there ({error.strerror}); free some space, name another "
                 "folder with --data.cache_dir, or keep nothing with --data.cache_features false"
             ) from error

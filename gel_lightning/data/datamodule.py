@@ -1,7 +1,7 @@
 """GelDataModule: folders of class folders to splits and loaders, of pictures or of their feature vectors."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -132,6 +132,7 @@ class GelDataModule(LightningDataModule):
         self.parts: dict[str, LabelledPictures] = {}
         self.split: Split | None = None
         self.notes: list[str] = []
+        self.left_out: Mapping[str, int] = {}
         self._known: dict[Path, NDArray[np.uint64]] = {}
 
     @property
@@ -192,7 +193,7 @@ class GelDataModule(LightningDataModule):
                 raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
             found = find_pictures(self.predict_dir)
             self.predict_paths = found.paths
-            self.notes = folder_notes(self.predict_dir, found)
+            self.left_out = found.left_out
         elif stage == "test" and self.test_folders and not self.parts:
             model: Any = self.trainer.lightning_module if self.trainer else None
             folders = replace(self.folders, test=self.test_folders)

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -194,15 +194,22 @@ def find_pictures(path: str | Path) -> FoundPictures:
     raise GelError(f"{path}: no picture in it or below it ({_suffixes()}): put pictures in or name another")
 
 
-def visible_files(folder: Path) -> list[Path]:
+def visible_files(
+    folder: Path, leave_out: Path | None = None, on_error: Callable[[OSError], object] | None = None
+) -> list[Path]:
     """Lists the files at any depth below a folder, sorted, without hidden files and folders.
 
     Symbolic links are followed, each folder entered once, so that a loop of links ends.
 
+    Args:
+        folder: the folder.
+        leave_out: a folder that is not entered, wherever it is.
+        on_error: is told of each folder that cannot be listed; without it that is an error.
+
     Raises:
         GelError: a folder cannot be listed.
     """
-    return sorted(_walk(folder))
+    return sorted(_walk(folder, leave_out, on_error or _stop))
 
 
 def is_picture(path: Path) -> bool:
@@ -230,9 +237,12 @@ def _shared_folders(folders: Sequence[Path], classes: Sequence[FoundPictures]) -
     return tuple(sorted(below[0])) if same else ()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    entered = {os.path.realpath(folder)}
-    for parent, subfolders, files in os.walk(folder, followlinks=True, onerror=_stop):
+def _walk(folder: Path, leave_out: Path | None, on_error: Callable[[OSError], object]) -> Iterator[Path]:
+    entered = {os.path.realpath(leave_out)} if leave_out else set()
+    if os.path.realpath(folder) in entered:
+        return
+    entered.add(os.path.realpath(folder))
+    for parent, subfolders, files in os.walk(folder, followlinks=True, onerror=on_error):
         places = {os.path.realpath(Path(parent, name)): name for name in subfolders if not _is_hidden(name)}
         # os.walk goes on into what is left in its own list.
         subfolders[:] = sorted(name for place, name in places.items() if place not in entered)

@@ -94,11 +94,13 @@ class Opened(NamedTuple):
     decode: Callable[[], Image.Image]
 
 
-def open_picture(file: io.BytesIO) -> Opened:
+def open_picture(file: io.BytesIO, at_least: int = 0) -> Opened:
     """Reads the header of a picture; the format is found from the content.
 
     Args:
         file: the bytes of the file. To close it frees them, which tifffile's cyclic references would keep.
+        at_least: pixels a side that are left when a JPEG is decoded smaller than it is. If it has half of them, its
+            luma alone is decoded. 0 decodes all.
 
     Raises:
         RefusedError: the file is of a kind that is not read.
@@ -126,10 +128,10 @@ def open_picture(file: io.BytesIO) -> Opened:
         what = f"is {kind}, not" if kind else "is not"
         reason = f"{what} a picture that can be read ({FORMATS})"
         raise RefusedError(reason if kind else f"{reason}, or is damaged; save it as PNG") from None
-    return _opened(picture, content)
+    return _opened(picture, content, at_least)
 
 
-def _opened(picture: Image.Image, content: bytes) -> Opened:
+def _opened(picture: Image.Image, content: bytes, at_least: int) -> Opened:
     width, height = picture.size
     file_format = picture.format or ""
     pages = getattr(picture, "n_frames", 1) if file_format in ("GIF", "WEBP", "AVIF") else 1
@@ -141,6 +143,9 @@ def _opened(picture: Image.Image, content: bytes) -> Opened:
         kind, bytes_a_pixel = "16-bit grey", 2
     else:
         kind, bytes_a_pixel = _MODES.get(picture.mode, picture.mode), 1 if picture.mode in ("1", "L", "P") else 4
+
+    if 0 < at_least <= 2 * min(width, height):
+        picture.draft("L", (at_least, at_least))  # does nothing but to JPEGs
 
     def decode() -> Image.Image:
         grey = decode_deep() if decode_deep else grey_of_picture(picture)

@@ -22,6 +22,7 @@ from PIL import Image
 
 from gel_lightning.core.errors import OUT_OF_FILES, GelError
 from gel_lightning.data.formats import MAX_BYTES, Opened, PictureHeader, RefusedError, is_picture_start, open_picture
+from gel_lightning.data.resizing import shortened
 
 # A .gel file is the TIFF of a Typhoon or Storm scanner; .tf8 and .btf are BigTIFF.
 IMAGE_SUFFIXES = frozenset(
@@ -121,6 +122,43 @@ def read_with_digest(path: str | Path) -> tuple[Image.Image, bytes]:
         return grey, hashlib.sha256(content).digest()
 
 
+def read_content(path: str | Path) -> bytes:
+    """Reads a file that is to be decoded by :func:`decode_content`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        PictureError: the file cannot be opened, is empty, or is larger than
+            :data:`~gel_lightning.data.formats.MAX_BYTES`.
+    """
+    path = Path(path)
+    with _errors_named(path):
+        _file_size(path)
+        return path.read_bytes()
+
+
+def decode_content(path: str | Path, content: bytes, at_least: int = 0) -> tuple[Image.Image, PictureHeader]:
+    """Decodes a picture as :func:`read_picture` does, or smaller where it is much larger than needed.
+
+    Args:
+        path: of the file, for errors.
+        content: of the file, whole.
+        at_least: pixels a side; each that is twice as long or more comes shorter by a whole factor, and no shorter than
+            this. JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, and of colour ones that are half as large the luma
+            alone, which differs by rounding. 0 keeps all.
+
+    Returns:
+        A picture of mode ``"L"``, and what the file says of itself.
+
+    Raises:
+        PictureError: as for :func:`read_picture`.
+    """
+    with _opened(Path(path), content, at_least) as (picture, _):
+        grey = picture.decode()
+        return shortened(grey, at_least) if at_least else grey, picture.header
+
+
 def describe_picture(path: str | Path) -> PictureHeader:
     """Reads what a picture file says of itself, without decoding the pixels.
 
@@ -162,13 +200,14 @@ def starts_as_picture(path: Path) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Opened, bytes]]:
+def _opened(path: Path, content: bytes | None = None, at_least: int = 0) -> Iterator[tuple[Opened, bytes]]:
     """Yields a picture whose pixels are not yet decoded, with its file's content; all errors are PictureErrors."""
     with _errors_named(path), _warnings_hidden(), ExitStack() as held:
-        if _file_size(path) > LARGE:
-            held.enter_context(_LARGE_LOCK)
-        content = path.read_bytes()
-        picture = open_picture(held.enter_context(BytesIO(content)))
+        if content is None:
+            if _file_size(path) > LARGE:
+                held.enter_context(_LARGE_LOCK)
+            content = path.read_bytes()
+        picture = open_picture(held.enter_context(BytesIO(content)), at_least)
         width, height = picture.header[:2]
         if width * height > MAX_PIXELS:
             raise Image.DecompressionBombError

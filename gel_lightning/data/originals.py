@@ -127,16 +127,26 @@ def _download(url: str, place: Path, manifest: Sequence[Picture]) -> None:
     near = _nearest_folder(place)
     with TemporaryDirectory(prefix=f".{place.name}-", suffix=".tmp", dir=near) as temporary:
         archive, pictures = Path(temporary, "archive.zip"), Path(temporary, "pictures")
-        _fetch(url, archive)
+        fetch(url, archive)
         _unpack(archive, url, pictures, manifest)
         _put(pictures, place, manifest)
 
 
-def _fetch(url: str, archive: Path) -> None:
-    """Streams ``url`` to a file. Only what the network does wrong becomes a GelError, not a full disk."""
+def fetch(url: str, to: Path, shown: bool = True) -> None:
+    """Streams ``url`` to a file.
+
+    Args:
+        url: of at most :data:`MAX_BYTES`.
+        to: the file, which is there, in part, after an error.
+        shown: whether there is a progress bar.
+
+    Raises:
+        GelError: what the network does wrong, or the answer is too long.
+        OSError: the file cannot be written, or the disk is full.
+    """
     with _explained(url):
         answer = urllib.request.urlopen(url, timeout=TIMEOUT)
-    with answer, archive.open("wb") as file, _progress() as bar:
+    with answer, to.open("wb") as file, _progress(shown) as bar:
         size: int | None = getattr(answer, "length", None)  # None: sent in chunks, which say where they end
         task, got = bar.add_task("gel pictures", total=size), 0
         while block := _read(answer, url):
@@ -168,9 +178,9 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _progress() -> Progress:
+def _progress(shown: bool) -> Progress:
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True))
+    return Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True), disable=not shown)
 
 
 def _unpack(archive: Path, url: str, folder: Path, manifest: Sequence[Picture]) -> None:

@@ -1,4 +1,4 @@
-"""A grey picture of any size to the values that a network takes."""
+"""A grey picture of any size to the values that a network takes, and to a smaller one."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,3 +27,14 @@ def resized(picture: Image.Image, side: int) -> NDArray[np.float32]:
         narrow.paste(strip.resize((side, strip.height), Image.Resampling.BILINEAR), (0, top))
     values: NDArray[np.float32] = np.asarray(narrow.resize((side, side), Image.Resampling.BILINEAR)) / np.float32(255)
     return values
+
+
+def shortened(picture: Image.Image, at_least: int) -> Image.Image:
+    """Shortens each side of a picture that is much longer than needed by a whole factor, averaging pixels.
+
+    Args:
+        picture: of mode ``"L"``.
+        at_least: pixels that each side keeps, if it has as many.
+    """
+    factors = (max(picture.width // at_least, 1), max(picture.height // at_least, 1))
+    return picture.reduce(factors) if max(factors) > 1 else picture

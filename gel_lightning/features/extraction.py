@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.core.progress import GridProgress
+from gel_lightning.core.progress import picture_progress
 from gel_lightning.core.store import Store, StoredRows
 from gel_lightning.core.xla import PaddedBatches, on_xla, run_gathered
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import PictureDataset
 from gel_lightning.data.images import DECODING
-from gel_lightning.data.reading import READING_THREADS, picture_progress
+from gel_lightning.data.reading import READING_THREADS
 from gel_lightning.models.backbones import Backbone
 
 Item = TypeVar("Item")
@@ -163,7 +163,7 @@ def _compute(
     if xla:
         options["collate_fn"] = PaddedBatches(default_collate, batch_size)
     bar = trainer.progress_bar_callback
-    shown = bar is not None and not isinstance(bar, GridProgress) and trainer.is_global_zero  # one at a time
+    shown = bar is not None and not getattr(bar, "is_only_bar", False) and trainer.is_global_zero  # one at a time
     with (
         isolate_rng(include_cuda=not xla),
         torch.no_grad() if xla else torch.inference_mode(),  # which XLA does not know

@@ -15,7 +15,7 @@ SMALLEST = 1e-9
 """Probability below which there is no difference."""
 
 
-def heat_map(model: ExportedModel, picture: Image.Image, looked_for: str) -> NDArray[np.uint8]:
+def heat_map(model: ExportedModel, picture: Image.Image, class_name: str) -> NDArray[np.uint8]:
     """Finds the places that speak for a class.
 
     A patch of the picture's mean grey covers one place after another. The heat of a place is how far that lowers the
@@ -25,7 +25,7 @@ def heat_map(model: ExportedModel, picture: Image.Image, looked_for: str) -> NDA
     Args:
         model: the classifier.
         picture: of mode ``"L"`` and any size.
-        looked_for: the class.
+        class_name: the class.
 
     Returns:
         From 0 to 255, shape ``[side, side]``, where side is that of the model's input. 255 is the strongest drop in the
@@ -34,7 +34,7 @@ def heat_map(model: ExportedModel, picture: Image.Image, looked_for: str) -> NDA
     Raises:
         ValueError: the model has no such class.
     """
-    side, label = int(model.metadata.get("image_size", 224)), model.class_names.index(looked_for)
+    side, label = model.image_size, model.class_names.index(class_name)
     square = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
     edges = np.linspace(0, side, CELLS + 1).round().astype(int)
     places = [(row, column) for row in range(CELLS - PATCH + 1) for column in range(CELLS - PATCH + 1)]

@@ -1,13 +1,16 @@
 """A file that `gel-fit export` has written, run by ONNX Runtime; nothing here imports PyTorch."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gel_lightning.core.errors import GelError, missing_package
+from gel_lightning.core.errors import GelError, missing_package, one_line
+from gel_lightning.core.files import regular_file
 
 INPUT, OUTPUT = "pictures", "probabilities"
 """Names of the model's one input and one output."""
@@ -19,9 +22,12 @@ class ExportedModel:
     Args:
         content: the file, all of it: ONNX Runtime then looks for no other file.
         name: what errors call it.
+        threads: that compute one call; 0 takes one for each core. With 1 many threads may call at once.
 
     Attributes:
         class_names: in the order of the probabilities.
+        image_size: side in pixels to which the model resizes pictures.
+        sha256: of the file.
         thresholds: of each class, the least probability at which an answer is certain.
         metadata: all that the file says about itself, as text by key.
 
@@ -29,36 +35,44 @@ class ExportedModel:
         GelError: not a model of ours, or ONNX Runtime is not installed.
     """
 
-    def __init__(self, content: bytes, name: str = "model") -> None:
+    def __init__(self, content: bytes, name: str = "model", threads: int = 0) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.32 on it tells Microsoft, and writes to the cache
         try:
             import onnxruntime
         except ImportError as error:
             raise missing_package("onnxruntime", "export") from error
+        self.name, self.sha256 = name, hashlib.sha256(content).hexdigest()
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.enable_mem_pattern = False  # one would be kept for every size of picture
         options.log_severity_level = 4  # what is wrong comes as an exception
         try:
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
             self.class_names = tuple(map(str, json.loads(self.metadata["class_names"])))
             self.thresholds = tuple(map(float, json.loads(self.metadata["thresholds"])))
-            named = [value.name for value in (*self.session.get_inputs(), *self.session.get_outputs())]
-            if named != [INPUT, OUTPUT] or len(self.thresholds) != len(self.class_names):
+            self.image_size = int(self.metadata["image_size"])
+            (taken,), (given,) = self.session.get_inputs(), self.session.get_outputs()
+            takes = (taken.name, taken.type, len(taken.shape)) == (INPUT, "tensor(uint8)", 4)
+            gives = (given.name, given.type, given.shape[1:]) == (OUTPUT, "tensor(float)", [len(self.class_names)])
+            named = len(set(self.class_names)) == len(self.class_names) == len(self.thresholds)
+            if not (takes and gives and named and self.image_size > 0):
                 raise ValueError
         except Exception as error:  # ONNX Runtime has many kinds of its own
             raise GelError(f"{name}: not a model that gel-fit export has written, or damaged") from error
 
     @classmethod
-    def load(cls, path: str | Path) -> "ExportedModel":
+    def load(cls, path: str | Path, threads: int = 0) -> "ExportedModel":
         """Reads a file.
 
         Raises:
             GelError: it cannot be opened, or is not a model of ours.
         """
         try:
-            content = Path(path).expanduser().read_bytes()
+            content = regular_file(Path(path).expanduser()).read_bytes()
         except OSError as error:
             raise GelError(f"{path}: cannot be read ({error.strerror}); name a file of gel-fit export") from error
-        return cls(content, str(path))
+        return cls(content, str(path), threads)
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classifies pictures of one size.
@@ -68,6 +82,15 @@ class ExportedModel:
 
         Returns:
             The probability of each class, shape ``[N, classes]``.
+
+        Raises:
+            GelError: the model cannot do so, or gives what are no probabilities.
         """
-        probabilities: Any = self.session.run([OUTPUT], {INPUT: pictures})[0]
-        return np.asarray(probabilities, np.float32)
+        try:
+            given: Any = self.session.run([OUTPUT], {INPUT: pictures})[0]
+        except Exception as error:  # ONNX Runtime has many kinds of its own
+            raise GelError(f"{self.name}: the model cannot classify this ({one_line(error)})") from error
+        probabilities = np.asarray(given, np.float32)
+        if probabilities.shape != (len(pictures), len(self.class_names)) or not np.isfinite(probabilities).all():
+            raise GelError(f"{self.name}: the model gives no probabilities; export it again")
+        return probabilities

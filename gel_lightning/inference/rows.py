@@ -1,8 +1,27 @@
-"""One row for each picture that a model was asked about."""
+"""One row for each picture that a model was asked about, as a table, as JSON, and all of them in a sentence."""
 
-from typing import NamedTuple
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, NamedTuple
+
+from gel_lightning.core.files import formula_free, text_cell
+from gel_lightning.core.text import printable
 
 UNSURE = "unsure"
+"""The answer where the most probable class is not probable enough."""
+
+LEVELS = ("high", "medium", "best-guess")
+"""What may be asked of an answer's probability: see :func:`thresholds_at`."""
+
+DIGITS = 6
+"""Decimal places of probabilities."""
+
+CSV_OPTIONS: dict[str, Any] = {"newline": "", "encoding": "utf-8-sig", "errors": "backslashreplace"}
+"""How a table is opened: without the mark of utf-8-sig Excel reads names that are not ASCII wrongly."""
+
+REASONS = 10  # unreadable pictures that are named
+LEAST_CERTAIN = 5
 
 
 class Row(NamedTuple):
@@ -19,9 +38,144 @@ class Row(NamedTuple):
     """
 
     path: str
-    answer: str
-    predicted: str
-    confidence: float | None
-    probabilities: dict[str, float]
-    error: str
-    note: str
+    answer: str = ""
+    predicted: str = ""
+    confidence: float | None = None
+    probabilities: Mapping[str, float] = {}
+    error: str = ""
+    note: str = ""
+
+
+def thresholds_at(level: str, thresholds: Sequence[float]) -> tuple[float, ...]:
+    """Finds the least probability at which the most probable class is the answer.
+
+    Args:
+        level: ``high`` takes the model's thresholds, ``best-guess`` none. ``medium`` lies halfway between the model's
+            threshold, or 1 if no probability reaches that, and 1 / classes, below which no class is the most probable.
+        thresholds: the model's, of each class.
+
+    Returns:
+        The threshold of each class.
+    """
+    if level == "best-guess":
+        return (0.0,) * len(thresholds)
+    if level == "medium":
+        return tuple((min(threshold, 1.0) + 1 / len(thresholds)) / 2 for threshold in thresholds)
+    return tuple(thresholds)
+
+
+def answered(path: str, probabilities: Mapping[str, float], thresholds: Sequence[float], note: str = "") -> Row:
+    """Makes the row of a picture that was read.
+
+    Args:
+        path: of the picture.
+        probabilities: of each class.
+        thresholds: of each class, see :func:`thresholds_at`.
+        note: of the row.
+    """
+    rounded = {name: round(float(value), DIGITS) for name, value in probabilities.items()}
+    predicted = max(rounded, key=rounded.__getitem__)
+    sure = rounded[predicted] >= dict(zip(rounded, thresholds, strict=True))[predicted]
+    return Row(path, predicted if sure else UNSURE, predicted, rounded[predicted], rounded, "", note)
+
+
+class Table:
+    """Writes rows to an open CSV file, in which no cell is a formula.
+
+    Args:
+        file: opened with :data:`CSV_OPTIONS`.
+        class_names: of the model.
+    """
+
+    def __init__(self, file: IO[str], class_names: Sequence[str]) -> None:
+        self._class_names, self._writer = tuple(class_names), csv.writer(file)
+        columns = [f"probability_{name}" for name in class_names]
+        self._writer.writerow(["path", "answer", "predicted", "confidence", *columns, "error", "note"])
+
+    def add(self, row: Row) -> None:
+        """Writes a row."""
+        shares = [row.confidence, *(row.probabilities.get(name) for name in self._class_names)]
+        numbers = ["" if share is None else f"{share:.{DIGITS}f}" for share in shares]
+        names = (text_cell(row.answer), text_cell(row.predicted))
+        self._writer.writerow([formula_free(row.path), *names, *numbers, text_cell(row.error), row.note])
+
+
+def to_json(row: Row) -> str:
+    """A row as one line of JSON; a byte of a name that is not UTF-8 is a lone surrogate, as Python has it."""
+    return json.dumps(row._asdict())
+
+
+def from_json(line: str) -> Row:
+    """The row that :func:`to_json` has made a line of."""
+    return Row(**json.loads(line))
+
+
+class Summary:
+    """What rows say in short.
+
+    Args:
+        class_names: the classes.
+        looked_for: the class that the sentence is about; None takes the first.
+
+    Attributes:
+        counts: how many pictures have each class as their answer, and :data:`UNSURE`.
+        unreadable: how many could not be read.
+        left_out: other files by their suffix.
+        least_certain: probability, path and most probable class of the five least certain, these first.
+    """
+
+    def __init__(self, class_names: Sequence[str], looked_for: str | None = None) -> None:
+        self.looked_for = looked_for or class_names[0]
+        self.counts = dict.fromkeys((*class_names, UNSURE), 0)
+        self.unreadable = 0
+        self.left_out: Mapping[str, int] = {}
+        self.least_certain: list[tuple[float, str, str]] = []
+        self._reasons: list[tuple[str, str]] = []
+        self._last: Row | None = None
+
+    def add(self, row: Row) -> None:
+        """Counts a row."""
+        self._last = row
+        if row.confidence is None:
+            self.unreadable += 1
+            if len(self._reasons) < REASONS:
+                self._reasons.append((row.path, row.error))
+            return
+        self.counts[row.answer] += 1
+        self.least_certain = sorted([*self.least_certain, (row.confidence, row.path, row.predicted)])[:LEAST_CERTAIN]
+
+    @property
+    def total(self) -> int:
+        """How many pictures there are."""
+        return sum(self.counts.values()) + self.unreadable
+
+    def lines(self) -> list[str]:
+        """The sentence, and below it the first pictures that could not be read, with the reasons."""
+        parts = [self._of_one(self._last) if self.total == 1 and self._last else self._of_many()]
+        if (unsure := self.counts[UNSURE]) and self.total > 1:
+            parts.append(f"{unsure} unsure")
+        if self.unreadable:
+            parts.append(f"{self.unreadable} could not be read")
+        if number := sum(self.left_out.values()):
+            kinds = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
+            names = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in kinds)
+            parts.append(f"{number} {'file' if number == 1 else 'files'} left out ({names})")
+        lines = [", ".join(filter(None, parts))]
+        lines += [f"could not be read: {path}: {reason}" for path, reason in self._reasons]
+        if (more := self.unreadable - len(self._reasons)) > 0:
+            lines.append(f"could not be read: {more} more, each with its reason in its row")
+        return [printable(line) for line in lines]
+
+    def _of_many(self) -> str:
+        found, all_of_them = self.counts[self.looked_for], "picture" if self.total == 1 else "pictures"
+        one = found == 1
+        if self.looked_for == "gel":
+            return f"{found} of {self.total} {all_of_them} {'is a gel' if one else 'are gels'}"
+        return f"{found} of {self.total} {all_of_them} {'is' if one else 'are'} {self.looked_for}"
+
+    def _of_one(self, row: Row) -> str:
+        if row.confidence is None:
+            return ""
+        if row.answer == UNSURE:
+            return f"{row.path}: {UNSURE}; most probable is {row.predicted}, with probability {row.confidence:.3f}"
+        return f"{row.path} is classified as {row.answer}, with probability {row.confidence:.3f}"

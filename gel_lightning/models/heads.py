@@ -31,6 +31,25 @@ class LinearHead(nn.Module):
         return logits
 
 
+class NormalizedLinearHead(nn.Module):
+    """One linear layer on feature vectors of one length, so that the contrast of a picture does not count.
+
+    Args:
+        in_features: length of a feature vector.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(in_features, elementwise_affine=False)
+        self.layers = nn.Linear(in_features, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps features, shape ``[N, in_features]``, to logits, shape ``[N, num_classes]``."""
+        logits: Tensor = self.layers(self.norm(features))
+        return logits
+
+
 class MultiLayerHead(nn.Module):
     """Linear layers with ReLU and dropout between them: the ``multi`` head of the original study.
 

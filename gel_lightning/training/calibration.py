@@ -45,26 +45,31 @@ class Validation:
         logits: shape ``[N, classes]``.
         labels: shape ``[N]``.
         class_names: of the labels.
+        kind: ``validation``, or ``held-out`` for the pictures of a cross-validation.
     """
 
     step: int
     logits: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+    kind: str = "validation"
 
     @cached_property
     def calibration(self) -> Calibration:
         """What is fitted on these pictures, once."""
-        return calibrate(self.logits.numpy(), self.labels.numpy(), self.class_names)
+        return calibrate(self.logits.numpy(), self.labels.numpy(), self.class_names, self.kind)
 
 
-def calibrate(logits: NDArray[np.floating], labels: NDArray[np.integer], class_names: Sequence[str]) -> Calibration:
+def calibrate(
+    logits: NDArray[np.floating], labels: NDArray[np.integer], class_names: Sequence[str], kind: str = "validation"
+) -> Calibration:
     """Fits a temperature and a threshold of 99 % precision for each class.
 
     Args:
         logits: of the validation pictures, shape ``[N, classes]``; N may be 0.
         labels: their classes, shape ``[N]``.
         class_names: of the labels.
+        kind: of pictures, for the note.
 
     Returns:
         The calibration. With fewer than 100 pictures of a class it is a temperature of 1 and fixed thresholds.
@@ -73,7 +78,7 @@ def calibrate(logits: NDArray[np.floating], labels: NDArray[np.integer], class_n
     rarest = int(counts.argmin())
     if counts[rarest] < LEAST_PICTURES:
         note = (
-            f"not calibrated: {counts[rarest]} validation pictures of {class_names[rarest]}, and it takes "
+            f"not calibrated: {counts[rarest]} {kind} pictures of {class_names[rarest]}, and it takes "
             f"{LEAST_PICTURES} a class; thresholds are fixed at {FIXED_THRESHOLD:g}"
         )
         return Calibration(1.0, (FIXED_THRESHOLD,) * len(class_names), note)
@@ -82,7 +87,7 @@ def calibrate(logits: NDArray[np.floating], labels: NDArray[np.integer], class_n
     temperature = fit_temperature(logits, labels)
     probabilities = softmax(logits.astype(np.float64) / temperature, axis=1)
     thresholds = [precise_threshold(probabilities, labels, label) for label in range(len(class_names))]
-    note = f"calibrated on {len(labels)} validation pictures, thresholds of {PRECISION:.0%} precision"
+    note = f"calibrated on {len(labels)} {kind} pictures, thresholds of {PRECISION:.0%} precision"
     never = [name for name, threshold in zip(class_names, thresholds, strict=True) if threshold == NEVER]
     if never:
         note += f"; no threshold reaches it for {', '.join(never)}, whose answers are never certain"

@@ -112,7 +112,7 @@ def check_fields(checkpoint: Any, own: Mapping[str, Any] | None = None) -> None:
         if not isinstance(data, dict):
             raise GelError(f"GelDataModule is {shown(data)}: {DAMAGED}")
         for field, (kind, holds) in DATA.items():
-            if field in data:
+            if field in data or field == "image_size":  # without it pictures would be resized in another way
                 need(data, field, kind, holds)
     _check_classes(checkpoint, own or {})
     _check_validation(checkpoint, len(names))
@@ -240,8 +240,8 @@ def _is_version(text: str) -> bool:
         return False
 
 
-def _is_count(value: int) -> bool:
-    return 0 <= value < MAX_COUNT
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MAX_COUNT
 
 
 def _is_share(value: float) -> bool:

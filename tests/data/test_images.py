@@ -405,14 +405,14 @@ class TestLimits:
         path, now, most, lock = saved(tmp_path / "a.png", GREY), [0], [0], threading.Lock()
         opened = images.open_picture
 
-        def counted(file):
+        def counted(file, *args):
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
             time.sleep(0.2)
             with lock:
                 now[0] -= 1
-            return opened(file)
+            return opened(file, *args)
 
         monkeypatch.setattr(images, "open_picture", counted)
         monkeypatch.setattr(images, "LARGE", large)
@@ -498,9 +498,9 @@ class TestDigests:
         expected, before = read_picture(path), picture_digest(path)
         opened = images.open_picture
 
-        def replaced_meanwhile(file):
+        def replaced_meanwhile(file, *args):
             Image.new("L", (8, 8), 77).save(path)
-            return opened(file)
+            return opened(file, *args)
 
         monkeypatch.setattr(images, "open_picture", replaced_meanwhile)
         picture, digest = read_with_digest(path)

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from gel_lightning.data import reading
-from gel_lightning.data.reading import in_threads, picture_progress
+from gel_lightning.data.reading import in_threads
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -47,18 +47,3 @@ def test_a_bar_is_shown_over_many_on_a_terminal(
     assert output.out == ""
     assert ("Reading pictures" in output.err) == shown
     assert shown or output.err == ""
-
-
-@pytest.mark.parametrize("asked", [True, False])
-def test_progress_says_what_is_done_and_how_far(
-    asked: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("rich.console.Console.is_terminal", True)
-    monkeypatch.setenv("COLUMNS", "80")
-    with picture_progress("computing features", 50, asked) as advance:
-        advance(20)
-        advance(30)
-    output = capsys.readouterr().err
-    assert ("computing features" in output) == asked
-    assert ("50/50" in output) == asked
-    assert all(len(line) < 200 for line in output.splitlines())

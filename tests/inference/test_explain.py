@@ -18,8 +18,8 @@ class Corner:
 
     class_names = ("gel", "not_gel", "other")
 
-    def __init__(self, strength: float = 6.0, **metadata: str) -> None:
-        self.strength, self.metadata = strength, metadata
+    def __init__(self, strength: float = 6.0, image_size: int = 60) -> None:
+        self.strength, self.image_size = strength, image_size
         self.shapes: list[tuple[int, ...]] = []
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -47,7 +47,7 @@ def mapped(model: Any, picture: Image.Image, looked_for: str = "gel") -> NDArray
 
 
 def test_heat_is_where_the_answer_comes_from() -> None:
-    model = Corner(image_size="60")
+    model = Corner()
     heat = mapped(model, white_corner())
     assert heat.shape == (60, 60)
     assert heat[:24, :24].min() > 100
@@ -63,7 +63,7 @@ def test_what_speaks_against_a_class_has_no_heat() -> None:
 
 
 def test_what_hardly_matters_stays_pale() -> None:
-    strong, weak, none = (mapped(Corner(strength, image_size="60"), white_corner()) for strength in (30, 1, 0))
+    strong, weak, none = (mapped(Corner(strength), white_corner()) for strength in (30, 1, 0))
     assert strong.max() > 200
     assert 0 < weak.max() < 80
     assert none.max() == 0
@@ -71,7 +71,7 @@ def test_what_hardly_matters_stays_pale() -> None:
 
 def test_certain_answers_have_maps_too() -> None:
     # Probabilities of 1 to the last bit, whose log-odds would be infinite.
-    heat = mapped(Corner(500, image_size="60"), white_corner())
+    heat = mapped(Corner(500), white_corner())
     assert np.isfinite(heat).all()
 
 

@@ -16,10 +16,12 @@ from scipy.special import logit, softmax
 from torch import Tensor, nn
 
 from gel_lightning import GelClassifier, GelDataModule, LinearHead
+from gel_lightning.comparison.records import Outcome, write_predictions
 from gel_lightning.inference import parity
 from gel_lightning.inference.export import Pipeline
 from gel_lightning.inference.exported import ExportedModel
 from gel_lightning.inference.trained import Trained
+from gel_lightning.training.calibration import calibrate
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +181,26 @@ def test_export_and_predict_divide_by_the_same_temperature(
         assert first["predicted"] == second["predicted"]
         expected = logit(float(first["probability_gel"])) / calibration.temperature
         assert logit(float(second["probability_gel"])) == pytest.approx(expected, abs=1e-3)
+
+
+def test_calibration_on_the_folds_of_a_cross_validation(best: Path, tmp_path: Path) -> None:
+    labels = np.arange(300) % 2
+    right = np.where(np.arange(300) % 10, 0.9999, 0.4)  # one of ten is wrong, but not sure
+    probabilities = np.where(labels[:, None] == [0, 1], right[:, None], 1 - right[:, None])
+    names = tuple(f"{n}.png" for n in range(300))
+    fixed = Outcome(0, 0, ("a.png",), np.array([0]), np.array([[0.1, 0.9]]))
+    folds = [Outcome(1, fold, *(part[fold - 1 :: 2] for part in (names, labels, probabilities))) for fold in (1, 2)]
+    write_predictions(tmp_path / "predictions.csv", ("gel", "not_gel"), [fixed, *folds])
+    command = ("export", "--ckpt_path", best, "--to", "gel.onnx", "--calibration", "predictions.csv")
+    ran = gel_fit(*command, cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.startswith("calibrated on 300 held-out pictures, thresholds of 99% precision\n")
+    expected = calibrate(np.log(probabilities), labels, ("gel", "not_gel"))
+    exported = ExportedModel.load(tmp_path / "gel.onnx")
+    assert json.loads(exported.metadata["temperature"]) == pytest.approx(expected.temperature, rel=1e-3)
+    assert exported.thresholds == pytest.approx(expected.thresholds, rel=1e-3)
+    write_predictions(tmp_path / "predictions.csv", ("gel", "not_gel"), [fixed])
+    refused(gel_fit(*command, cwd=tmp_path), "predictions.csv: no folds in it")
 
 
 def test_what_is_saved_after_further_steps_has_no_validation(train_dir: Path, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def tiny(path: Path, **metadata: str) -> bytes:
     ]
     graph = helper.make_graph(nodes, "tiny", [pictures], [probabilities], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {"class_names": '["gel", "not_gel"]', "thresholds": "[0.9, 0.8]", **metadata})
+    own = {"class_names": '["gel", "not_gel"]', "thresholds": "[0.9, 0.8]", "image_size": "32"}
+    helper.set_model_props(model, own | metadata)
     path.write_bytes(model.SerializeToString())
     return path.read_bytes()
 
@@ -54,9 +55,12 @@ def test_a_file_classifies(tmp_path: Path) -> None:
         {"class_names": "gel"},
         {"class_names": "3"},
         {"class_names": '["gel"]'},
+        {"class_names": '["gel", "gel"]'},
         {"thresholds": "[0.9]"},
         {"thresholds": '["high", "low"]'},
         {"thresholds": '{"gel": 1}'},
+        {"image_size": "large"},
+        {"image_size": "0"},
     ],
 )
 def test_other_metadata_is_refused(metadata: dict[str, str], tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from conftest import TINY, Ran, gel_fit, made_once, read_rows, save_class, save_
 from torchvision.models import get_model
 
 from gel_lightning import GelClassifier
-from gel_lightning.inference.predict import REASONS, SHOWN, PredictionsFile, Summary
+from gel_lightning.inference.predict import PredictionsFile
+from gel_lightning.inference.rows import LEAST_CERTAIN, REASONS, UNSURE
 
 SHORT = (*TINY, "--trainer.max_epochs", "1", "--trainer.logger", "false", "--model.head", "LinearHead")
 BEST = Path("checkpoints/best.ckpt")
@@ -53,15 +54,16 @@ def test_no_cell_is_a_formula(tmp_path: Path) -> None:
     rows = written(tmp_path, ["=cmd", "b"], paths)
     assert [row["path"] for row in rows] == [*(f"./{path}" for path in paths[:5]), *paths[5:]]
     assert {row["predicted"] for row in rows} == {"'=cmd"}
+    assert {row["answer"] for row in rows} == {"'=cmd", UNSURE}
     rows = written(tmp_path, ["+", "-"], ["a.png"])  # signs alone are none
     assert rows[0]["predicted"] == "+"
 
 
 def test_probabilities_have_six_digits_and_spreadsheets_know_the_encoding(tmp_path: Path) -> None:
     rows = written(tmp_path, ["a", "b"], ["Gelée.png", "b.png"])
-    header = b"path,predicted,confidence,probability_a,probability_b,error,note\r\n"
+    header = b"path,answer,predicted,confidence,probability_a,probability_b,error,note\r\n"
     content = (tmp_path / "predictions.csv").read_bytes()
-    assert content.startswith(b"\xef\xbb\xbf" + header + "Gelée.png,a,0.500000,0.500000,0.500000,,".encode())
+    assert content.startswith(b"\xef\xbb\xbf" + header + "Gelée.png,unsure,a,0.500000,0.500000,0.500000,,".encode())
     assert [rows[1][name] for name in ("confidence", "probability_a", "probability_b")] == [
         "0.731059",
         "0.731059",
@@ -88,15 +90,6 @@ def test_what_a_killed_process_leaves_is_a_temporary_file_of_the_predictions(tmp
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_the_summary_keeps_the_least_certain_first() -> None:
-    summary = Summary(["a", "b"])
-    for number in range(20):
-        summary.add(f"{number}.png", "ab"[number % 2], f"0.{99 - number}", "")
-    assert [path for _, path, _ in summary.least_certain] == ["19.png", "18.png", "17.png", "16.png", "15.png"]
-    assert summary.counts == {"a": 10, "b": 10}
-    assert summary.unreadable == 0
-
-
 # --- what is printed ---
 
 
@@ -119,7 +112,7 @@ def predicted(checkpoint: Path, pictures: object, cwd: Path) -> Ran:
 
 
 def test_counts_the_least_certain_the_unreadable_and_what_was_left_out(checkpoint: Path, tmp_path: Path) -> None:
-    save_class(tmp_path / "new", SHOWN + 2, 0, striped=True)
+    save_class(tmp_path / "new", LEAST_CERTAIN + 2, 0, striped=True)
     for number in range(REASONS + 2):
         (tmp_path / f"new/empty_{number:02}.png").touch()
     for name in ("notes.txt", "a.docx", "b.DOCX", "README", ".hidden.txt"):
@@ -129,23 +122,24 @@ def test_counts_the_least_certain_the_unreadable_and_what_was_left_out(checkpoin
     lines = ran.out.splitlines()
     rows = read_rows(tmp_path / "predictions.csv")
     readable = sorted((row for row in rows if not row["error"]), key=lambda row: (row["confidence"], row["path"]))
-    assert len(readable) == SHOWN + 2
+    assert len(readable) == LEAST_CERTAIN + 2
 
     shown = [[cell.strip() for cell in line.split("│")[1:3]] for line in lines if line.startswith("│")]
-    counts = {name: [row["predicted"] for row in readable].count(name) for name in CLASSES}  # error is a class
-    assert shown == [*([name, str(count)] for name, count in counts.items()), ["cannot be read", str(REASONS + 2)]]
-    uncertain = sum(row["note"].startswith("uncertain") for row in readable)
-    assert (f"{uncertain} of {len(readable)} are uncertain: below the threshold of their class" in lines) == (
-        uncertain > 0
-    )
-    start = lines.index("least certain:")
-    assert [line.split() for line in lines[start + 1 : start + 1 + SHOWN]] == [
-        [f"{float(row['confidence']):.3f}", row["predicted"], row["path"]] for row in readable[:SHOWN]
+    answers = [row["answer"] for row in readable]
+    assert shown == [[name, str(answers.count(name))] for name in (*CLASSES, UNSURE)]  # error is a class
+    for row in readable:
+        assert row["answer"] == (row["predicted"] if float(row["confidence"]) >= 0.9 else UNSURE)
+    start = lines.index("least certain first:")
+    assert [line.split() for line in lines[start + 1 : start + 1 + LEAST_CERTAIN]] == [
+        [f"{float(row['confidence']):.3f}", row["predicted"], row["path"]] for row in readable[:LEAST_CERTAIN]
     ]
-    assert lines[start + 1 + SHOWN :] == [
-        *(f"cannot be read: new/empty_{number:02}.png: is empty (0 bytes)" for number in range(REASONS)),
-        "cannot be read: 2 more, with their reasons in the file of predictions",
-        "new: 4 files left out, not taken for pictures: 2 .docx, 1 without a suffix, 1 .txt",
+    blots, unsure = answers.count("blot"), answers.count(UNSURE)
+    assert lines[start + 1 + LEAST_CERTAIN :] == [
+        f"{blots} of {len(rows)} pictures {'is' if blots == 1 else 'are'} blot, "
+        + f"{unsure} unsure, " * (unsure > 0)
+        + f"{REASONS + 2} could not be read, 4 files left out (2 .docx, 1 without a suffix, 1 .txt)",
+        *(f"could not be read: new/empty_{number:02}.png: is empty (0 bytes)" for number in range(REASONS)),
+        "could not be read: 2 more, each with its reason in its row",
         "predictions: predictions.csv",
     ]
 
@@ -155,19 +149,24 @@ def test_one_picture_gets_a_sentence(checkpoint: Path, tmp_path: Path) -> None:
     picture = f"{tmp_path.name}_0.png"
     ran = predicted(checkpoint, picture, tmp_path)
     (row,) = read_rows(tmp_path / "predictions.csv")
-    is_uncertain = float(row["confidence"]) < 0.9
-    uncertain = ": uncertain, since that is below the threshold of its class" if is_uncertain else ""
+    share = f"with probability {float(row['confidence']):.3f}"
+    said = {UNSURE: f"unsure; most probable is {row['predicted']}, {share}"}
     assert ran.out.splitlines() == [
         DEMONSTRATION.format("a random backbone", "answers"),
-        f"{picture} is classified as {row['predicted']}, with probability {float(row['confidence']):.3f}{uncertain}.",
+        f"{picture}: {said[UNSURE]}"
+        if row["answer"] == UNSURE
+        else f"{picture} is classified as {row['answer']}, {share}",
         "predictions: predictions.csv",
     ]
-    assert row["note"].rpartition("; ")[2] == "demonstration: a random backbone"
-    assert row["note"].startswith("uncertain: below 0.9; ") == is_uncertain
+    assert row["note"] == "demonstration: a random backbone"
 
     (tmp_path / "cut.png").write_bytes(b"")
     ran = predicted(checkpoint, "cut.png", tmp_path)
-    assert ran.out.splitlines()[1:] == ["cannot be read: cut.png: is empty (0 bytes)", "predictions: predictions.csv"]
+    assert ran.out.splitlines()[1:] == [
+        "1 could not be read",
+        "could not be read: cut.png: is empty (0 bytes)",
+        "predictions: predictions.csv",
+    ]
 
 
 # --- what the checkpoint of a demonstration says ---
@@ -192,8 +191,7 @@ def test_a_checkpoint_of_drawn_pictures_says_so(drawn: Path, tmp_path: Path) -> 
     ran = predicted(drawn / BEST, "pictures", tmp_path)
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.splitlines()[0] == DEMONSTRATION.format("drawn pictures", "answers")
-    notes = [row["note"].rpartition("; ")[2] for row in read_rows(tmp_path / "predictions.csv")]
-    assert set(notes) == {"demonstration: drawn pictures"}
+    assert {row["note"] for row in read_rows(tmp_path / "predictions.csv")} == {"demonstration: drawn pictures"}
 
     ran = gel_fit("test", "--ckpt_path", drawn / BEST, "--data.test_dir", "pictures", *TINY[2:6], cwd=tmp_path)
     assert (ran.status, ran.err) == (0, "")
@@ -206,5 +204,4 @@ def test_another_checkpoint_says_nothing(drawn: Path, train_dir: Path, tmp_path:
     ran = predicted(tmp_path / BEST, train_dir, tmp_path)
     assert (ran.status, ran.err) == (0, "")
     assert "demonstration" not in ran.out
-    for row in read_rows(tmp_path / "predictions.csv"):
-        assert row["note"] == ("uncertain: below 0.9" if float(row["confidence"]) < 0.9 else "")
+    assert {row["note"] for row in read_rows(tmp_path / "predictions.csv")} == {""}

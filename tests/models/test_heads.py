@@ -3,11 +3,11 @@ import torch
 from conftest import refused
 from torch import nn
 
-from gel_lightning import LinearHead, MultiLayerHead
+from gel_lightning import LinearHead, MultiLayerHead, NormalizedLinearHead
 from gel_lightning.core.errors import GelError
 
 
-@pytest.mark.parametrize("head", [LinearHead, MultiLayerHead])
+@pytest.mark.parametrize("head", [LinearHead, MultiLayerHead, NormalizedLinearHead])
 @pytest.mark.parametrize(("in_features", "classes"), [(512, 2), (4096, 2), (7, 10)])
 def test_head_maps_features_to_one_logit_a_class(head: type[nn.Module], in_features: int, classes: int) -> None:
     logits = head(in_features, classes)(torch.randn(3, in_features))
@@ -64,3 +64,10 @@ def test_a_dropout_out_of_range_is_an_error(share: float) -> None:
     assert f"--model.head.dropout is {share}; give a number from 0 to 1" in refused(
         lambda: MultiLayerHead(20, 3, (5, 5), (0.5, share))
     )
+
+
+def test_the_normalized_head_takes_no_notice_of_how_long_a_vector_is() -> None:
+    head, features = NormalizedLinearHead(20, 2), torch.randn(4, 20)
+    torch.testing.assert_close(head(features), head(100 * features))
+    torch.testing.assert_close(head(features), head.layers(features * (20**0.5 / features.norm(dim=1, keepdim=True))))
+    assert head(torch.zeros(1, 20)).isfinite().all()

@@ -1,13 +1,13 @@
 import random
 from collections import Counter
+from copy import deepcopy
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from attack_checkpoints import damage_attacks, field_attacks
+from attack_checkpoints import VALUES, damage_attacks, field_attacks, places, replace_field
 from conftest import made_once, refused
 from made_checkpoints import change, fit, make_model
 from torch import nn
@@ -16,7 +16,7 @@ from gel_lightning import GelClassifier, MultiLayerHead
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.datamodule import MAX_SIDE
 from gel_lightning.training import classes
-from gel_lightning.training.checkpoints import read_checkpoint
+from gel_lightning.training.checkpoints import check_fields, read_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +75,8 @@ HIDDEN = {"class_path": "gel_lightning.MultiLayerHead", "init_args": {"hidden": 
         ({"hyper_parameters__optimizer": None, "hyper_parameters__head": None}, ["head is missing"]),
         ({"GelDataModule": {"image_size": 100_000}}, ["image_size is 100000"]),
         ({"GelDataModule": {"image_size": MAX_SIDE + 1}}, ["image_size"]),
-        ({"GelDataModule": {"seed": -1}}, ["seed is -1"]),
-        ({"GelDataModule": {"val_fraction": 1.0}}, ["val_fraction is 1.0"]),
+        ({"GelDataModule": {"image_size": 32, "seed": -1}}, ["seed is -1"]),
+        ({"GelDataModule": {"image_size": 32, "val_fraction": 1.0}}, ["val_fraction is 1.0"]),
         ({"GelDataModule": []}, ["GelDataModule is []"]),
         ({"validation": 3}, ["logits is missing"]),
         ({"validation__logits": torch.zeros(20, 3)}, ["logits is a tensor of shape (20, 3)"]),
@@ -180,8 +180,32 @@ def test_attacks_end_in_a_model_or_one_line(checkpoint: Path) -> None:
     assert counts["one line"] > counts["model"]
 
 
-def test_fields_of_all_kinds_are_attacked(checkpoint: Path) -> None:
+def test_each_field_of_any_other_type_is_one_line_or_does_not_matter(checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
-    attacks = list(islice(field_attacks(content), 100_000))
-    assert len(attacks) > 3000
-    assert len({attack.name.split(" = ")[0] for attack in attacks}) > 100
+    content = {key: value for key, value in content.items() if key not in ("callbacks", "loops", "optimizer_states")}
+    content |= {
+        "GelDataModule": {"image_size": 32, "seed": 1, "val_fraction": 0.2, "test_fraction": 0.2},
+        "train_class_counts": [3, 4],
+        "validation": {"logits": torch.zeros(2, 2), "labels": torch.tensor([0, 1])},
+        "drawn": False,
+    }
+    check_fields(content)
+    counts = Counter[str]()
+    for place in places(content):
+        for value in VALUES:
+            attacked = deepcopy(content)
+            replace_field(attacked, place, value)
+            try:
+                check_fields(attacked)
+            except GelError as error:
+                counts["one line" if str(error).isprintable() else "more"] += 1
+            else:
+                counts["taken"] += 1
+    assert counts.keys() == {"one line", "taken"}
+    assert counts["one line"] > 500
+
+
+def test_a_checkpoint_whose_pictures_were_resized_in_an_unknown_way_is_refused(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    text = refused(lambda: check_fields(content | {"GelDataModule": {}}))
+    assert "image_size is missing" in text
