@@ -19,6 +19,8 @@ LOST = re.compile(r"gloo/transport|NCCL|by peer")
 """What PyTorch's error says where another rank has ended."""
 PATIENCE = 3.0
 """Seconds to wait for rank 0 to hit the same error, print it and end."""
+LONG = 60.0
+"""Seconds to wait for rank 0 to end after Ctrl-C."""
 OTHER_LAUNCHERS = re.compile(r"_(spawn|fork|notebook)(_|$)")
 """Strategies whose launcher starts new processes for each of fit, validate and test, which lose what they gathered."""
 Found = TypeVar("Found")
@@ -65,7 +67,8 @@ class LostProcesses(Callback):
         """
         if isinstance(exception, KeyboardInterrupt):
             if trainer.local_rank:
-                _parent_ends()  # one that ends before rank 0 would count as failed
+                # One that ends before rank 0 would count as failed; rank 0 kills the others when it ends.
+                _soon(_parent_ended, LONG)
             return
         if trainer.world_size == 1 or not isinstance(exception, RuntimeError) or not LOST.search(str(exception)):
             return
@@ -92,18 +95,23 @@ def print_error(text: str) -> None:
     Args:
         text: one line; control characters are escaped.
     """
-    if getattr(rank_zero_only, "rank", 0) == 0 or not _parent_ends():
+    if getattr(rank_zero_only, "rank", 0) == 0 or not _soon(_parent_ended):
         print(printable(text), file=sys.stderr, flush=True)
 
 
-def _parent_ends() -> bool:
-    """Waits for the process that has started this one to end, and tells whether it has."""
-    return _soon(lambda: os.getppid() != _parent)
+def _parent_ended() -> bool:
+    """Whether the process that has started this one has ended."""
+    return os.getppid() != _parent
 
 
-def _soon(look: Callable[[], Found]) -> Found:
-    """Calls a function until it returns something true, for at most :data:`PATIENCE`, and returns the last value."""
-    end = time.monotonic() + PATIENCE
+def _soon(look: Callable[[], Found], seconds: float | None = None) -> Found:
+    """Calls a function until it returns something true, and returns the last value.
+
+    Args:
+        look: the function.
+        seconds: the longest to wait; None is :data:`PATIENCE`.
+    """
+    end = time.monotonic() + (PATIENCE if seconds is None else seconds)
     while not (found := look()) and time.monotonic() < end:
         time.sleep(0.05)
     return found

@@ -45,7 +45,10 @@ def replacing(path: str | Path, mode: str = "w", **options: Any) -> Iterator[IO[
         options = {"encoding": "utf-8", "errors": "backslashreplace", **options}
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except FileNotFoundError as error:  # as of /proc, where there can be no such file
+    except FileNotFoundError as error:
+        if not path.parent.is_dir():  # removed meanwhile
+            raise
+        # /proc, say, takes no new file.
         raise GelError(f"{path}: cannot be written there ({error.strerror}); name another place") from error
     temporary = Path(name)
     try:
