@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import logging
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ def run() -> NoReturn:
         if getattr(sys, name) is None:  # closed; else the first file that is opened would take its place
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     os.environ["MPLBACKEND"] = "Agg"  # a notebook's is inherited, and need not be installed here
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # warns if it cannot keep its list of fonts
     try:
         Path.cwd()
     except FileNotFoundError:  # on which the imports would fail

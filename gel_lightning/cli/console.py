@@ -53,9 +53,9 @@ class Announcement(Callback):
         """Says after Ctrl-C how the run is resumed."""
         last = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]
         path = Path(last[0].best_model_path) if last and last[0].best_model_path else None
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and path and trainer.log_dir:
-            config = from_here(Path(trainer.log_dir) / "config.yaml")
-            resume = shlex.join(["--config", str(config), "--ckpt_path", str(from_here(path))])
+        config = path and path.parent.parent / "config.yaml"
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and path and config and config.exists():
+            resume = shlex.join(["--config", str(from_here(config)), "--ckpt_path", str(from_here(path))])
             print_line(f"stopped; to go on: gel-fit fit {resume}")
 
 

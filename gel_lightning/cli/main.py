@@ -359,7 +359,6 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # warns if it cannot keep a list of fonts
     # Lightning's own use of torch, which it will have to mend; and the folder of a run that is resumed.
     for message in (".*treespec, LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty"):
         warnings.filterwarnings("ignore", message=message)

@@ -19,7 +19,7 @@ LOST = re.compile(r"gloo/transport|NCCL|by peer")
 """What PyTorch's error says where another rank has ended."""
 PATIENCE = 3.0
 """Seconds to wait for rank 0 to hit the same error, print it and end."""
-LONG = 60.0
+LONG = 15.0
 """Seconds to wait for rank 0 to end after Ctrl-C."""
 OTHER_LAUNCHERS = re.compile(r"_(spawn|fork|notebook)(_|$)")
 """Strategies whose launcher starts new processes for each of fit, validate and test, which lose what they gathered."""
