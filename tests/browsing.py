@@ -28,9 +28,10 @@ class Opened:
         background = self.page.evaluate("getComputedStyle(document.body).backgroundColor")
         return sum(map(int, re.findall(r"\d+", background))) < 200
 
-    def violations(self) -> list[tuple[str, list[str]]]:
-        """What axe finds: contrast of every text, names of every control, order of headings and more."""
+    def violations(self, *rules: str) -> list[tuple[str, list[str]]]:
+        """What axe finds: by default contrast of every text, names of every control, order of headings and more."""
         from axe_playwright_python.sync_playwright import Axe
 
-        found = Axe().run(self.page).response["violations"]
+        options = {"runOnly": list(rules)} if rules else None
+        found = Axe().run(self.page, options=options).response["violations"]
         return [(one["id"], [node["html"][:200] for node in one["nodes"]][:3]) for one in found]

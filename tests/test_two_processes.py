@@ -174,14 +174,6 @@ def test_predictions_are_those_of_one_process(fits: Path, uneven: tuple[object, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "predictions.csv", "run.err", "run.out"]
 
 
-def test_too_few_pictures_to_predict(fits: Path, tmp_path: Path) -> None:
-    save_class(tmp_path / "pictures", 1, 9000, striped=True)
-    best = fits / "a" / RUN / "checkpoints/best.ckpt"
-    ran = in_processes("predict", "--ckpt_path", best, *TINY, "--data.predict_dir", "pictures", cwd=tmp_path)
-    assert (ran.status, ran.out) == (1, "")
-    assert ran.err.splitlines() == ["gel-fit: error: 1 pictures are too few for 2 processes; give --trainer.devices 1"]
-
-
 def test_an_error_of_both_is_said_once(uneven: tuple[object, ...], tmp_path: Path) -> None:
     for name in ("gel", "not_gel"):
         save_class(tmp_path / "cut" / name, 2, 0, striped=True)

@@ -118,7 +118,9 @@ def test_max_time_ends_a_run(command: str, tmp_path: Path, pictures: Options) ->
     ],
     ids=lambda options: options[-1],
 )
-def test_schedulers_and_callbacks_of_lightning_that_work(options: list[str], tmp_path: Path, pictures: Options) -> None:
+def test_schedulers_and_callbacks_of_lightning_that_work(
+    options: list[str], tmp_path: Path, pictures: Options, no_figures: None
+) -> None:
     (tmp_path / "plateau.yaml").write_text(
         "model:\n  lr_scheduler:\n    class_path: ReduceLROnPlateau\n    init_args:\n      monitor: val/loss\n"
     )

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import chain, combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -421,6 +422,14 @@ def test_single_picture_is_classified_whatever_its_name(tmp_path: Path) -> None:
     assert pictures.shape == (1, 1, 32, 32)
     assert pictures.any()
     assert (list(paths), list(errors)) == ([str(tmp_path / "scan.of.tuesday")], [""])
+
+
+def test_fewer_pictures_to_classify_than_processes_are_one_line(tmp_path: Path) -> None:
+    save_class(tmp_path / "pictures", 1, 9000, striped=True)
+    data = make(predict_dir=tmp_path / "pictures")
+    data.setup("predict")
+    data.trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
+    assert refused(data.predict_dataloader) == "1 pictures are too few for 2 processes; give --trainer.devices 1"
 
 
 # Errors
