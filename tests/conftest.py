@@ -180,6 +180,26 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield Path(os.environ["XDG_CACHE_HOME"]) / "gel-lightning"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def random_networks_settled_once() -> Iterator[None]:
+    """Keeps the BatchNorm statistics of each random network, which take most of the time of making it."""
+    from gel_lightning.models import backbones
+
+    settle, kept = backbones._settle_batch_norm, dict[Any, Any]()
+
+    def settled(network: Any, *noise: Any) -> None:
+        state = network.state_dict()
+        key = (type(network), *[(name, float(value.sum())) for name, value in list(state.items())[:3]], str(noise))
+        if key not in kept:
+            settle(network, *noise)
+            kept[key] = {name: value.clone() for name, value in state.items() if "running" in name or "num_" in name}
+        network.load_state_dict(kept[key], strict=False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "_settle_batch_norm", settled)
+        yield
+
+
 @pytest.fixture(scope="session")
 def parsers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, "Parser"]:
     """The parser of each command, by the command."""
