@@ -11,7 +11,7 @@ from gel_lightning.cli.main import Parser
 from gel_lightning.cli.terminal import print_line
 from gel_lightning.comparison.records import pooled, read_predictions
 from gel_lightning.core.errors import GelError
-from gel_lightning.core.files import replacing
+from gel_lightning.core.files import output_file, replacing
 from gel_lightning.inference.export import export
 from gel_lightning.inference.parity import check
 from gel_lightning.inference.trained import Trained
@@ -44,9 +44,7 @@ def export_command(args: Sequence[str]) -> None:
     parser.add_argument("--half", action="store_true", help="Store weights in 16 bits: half the size.")
     parser.add_argument("--model.weights", type=str | None, help="Weights of the backbone, if not where they were.")
     config = parser.parse_args(list(args))
-    target = config.to.expanduser()
-    if target.is_dir():
-        raise GelError(f"{target}: is a folder; name the file to write with --to")
+    target = output_file(config.to.expanduser(), "--to", ".onnx")
     # Opened before the work, so that a place that cannot be written is found at once.
     with replacing(target, "wb") as file:
         trained = Trained.load(config.ckpt_path.expanduser(), config.model.weights)

@@ -17,7 +17,7 @@ from gel_lightning.cli.help import HELP_ALL, PAGES
 from gel_lightning.cli.mistakes import explained as explained_mistake
 from gel_lightning.cli.terminal import print_answers, print_line
 from gel_lightning.core.errors import GelError, explained
-from gel_lightning.core.files import regular_file, replacing
+from gel_lightning.core.files import output_file, replacing
 from gel_lightning.core.progress import picture_progress
 from gel_lightning.core.text import printable
 from gel_lightning.inference.find import Detector, Found
@@ -32,6 +32,9 @@ UNREADABLE, FOUND, CLOSED, INTERRUPTED = 1, 3, 141, 130
 
 THUMBNAIL = 320
 """The most pixels a side of the pictures that go to the page."""
+
+SUFFIXES = {"csv": (".csv",), "page": (".html", ".htm")}
+"""What the names of written files end in, so that no picture is taken for one."""
 
 NEEDS = (("link", "sort_to"), ("dry_run", "sort_to"), ("explain", "page"))
 """Options that say how another one is to be done."""
@@ -120,6 +123,7 @@ def _find(parser: Parser, args: Sequence[str]) -> int:
     for option, name in (("--class", looked_for), ("--fail_if", options.fail_if)):
         if name not in (*detector.class_names, None) and (option, name) != ("--fail_if", UNSURE):
             parser.error(f"{option} {name}: the model has no such class; choose {', '.join(detector.class_names)}")
+    sorter = _sorter(options)  # before folders are searched: it knows whether its own is one of them
     listed = list_pictures(_named(options.pictures), options.sort_to)
     kth, of = options.shard or (1, 1)
     files = listed.files[kth - 1 :: of]
@@ -128,7 +132,6 @@ def _find(parser: Parser, args: Sequence[str]) -> int:
     # A person is shown what was found at the end; a program is given it at once.
     terminal = _is_terminal() and not (options.json or options.null)
     shown = _Shown(looked_for)
-    sorter = _sorter(options)
     with ExitStack() as opened:
         outputs = [lambda found: summary.add(found.row), *_outputs(options, detector, looked_for, opened)]
         if sorter is not None:
@@ -185,9 +188,9 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
     for option in ("json", "null"):
         if getattr(options, option) and options.dry_run:
             parser.error(f"--{option} and --dry_run both say what is printed; leave one of them out")
-    for option in ("csv", "page"):
+    for option, suffixes in SUFFIXES.items():
         if (path := getattr(options, option)) is not None:
-            regular_file(path, f"--{option}")
+            output_file(path, f"--{option}", *suffixes)
 
 
 def _of_argument(found: re.Match[str]) -> str:

@@ -64,6 +64,26 @@ def replacing(path: str | Path, mode: str = "w", **options: Any) -> Iterator[IO[
         raise
 
 
+def output_file(path: str | Path, option: str, *suffixes: str) -> Path:
+    """Refuses to write results over a file of another kind, such as a picture, by the suffix of its name.
+
+    Args:
+        path: the file to write.
+        option: that names it on the command line.
+        suffixes: those that it may have, in lower case.
+
+    Returns:
+        The path.
+
+    Raises:
+        GelError: it has another suffix, or is a folder, a device, a pipe or a socket.
+    """
+    path = regular_file(path, option)
+    if path.suffix.lower() not in suffixes:
+        raise GelError(f"{option} {path}: name a file that ends in {' or '.join(suffixes)}")
+    return path
+
+
 def regular_file(path: str | Path, option: str | None = None) -> Path:
     """Refuses a place where there is something other than a regular file, a link to one, or nothing.
 

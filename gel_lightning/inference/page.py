@@ -14,7 +14,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from gel_lightning.core.files import formula_free, regular_file, replacing, text_cell
+from gel_lightning.core.files import formula_free, output_file, replacing, text_cell
 from gel_lightning.core.html import SIDE, environment, jpeg_uri, small_jpeg
 from gel_lightning.core.text import printable
 from gel_lightning.inference.rows import UNSURE, Row
@@ -36,11 +36,11 @@ class Page:
         looked_for: the class by whose probability the pictures are sorted.
 
     Raises:
-        GelError: the path is of a folder, a device or a pipe.
+        GelError: the path is of a folder, a device or a pipe, or does not end in .html or .htm.
     """
 
     def __init__(self, path: str | Path, class_names: Sequence[str], looked_for: str) -> None:
-        self.path = regular_file(path, "--page")
+        self.path = output_file(path, "--page", ".html", ".htm")
         self.class_names, self.looked_for = tuple(class_names), looked_for
         self._templates = environment("gel_lightning.inference")
         self._card = self._templates.get_template("page_card.html.jinja")

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from gel_lightning.core.files import regular_file, replacing
+from gel_lightning.core.files import output_file, replacing
 from gel_lightning.inference.rows import CSV_OPTIONS, Row, Summary, Table, answered, from_json, to_json
 from gel_lightning.training.classifier import GelClassifier
 
@@ -26,11 +26,11 @@ class PredictionsFile(Callback):
         summary: what the rows say in short.
 
     Raises:
-        GelError: the path is of a folder, a device or a pipe.
+        GelError: the path is of a folder, a device or a pipe, or does not end in .csv.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = regular_file(path, "--predictions_file")
+        self.path = output_file(path, "--predictions_file", ".csv")
         self.summary: Summary
         self._open = ExitStack()
         self._parts: list[Path] = []

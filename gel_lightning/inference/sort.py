@@ -45,7 +45,7 @@ class Sorter:
         earlier: how many copies of earlier runs stand under another answer.
 
     Raises:
-        GelError: the target is a file, or its manifest is none of ours.
+        GelError: the target is a file, holds what was not sorted there, or its manifest is none of ours.
     """
 
     def __init__(
@@ -57,14 +57,21 @@ class Sorter:
         self._open = ExitStack()
         if self.target.exists() and not self.target.is_dir():
             raise GelError(f"{target}: is not a folder; name another with --sort_to")
+        if self.target.is_dir() and not os.path.lexists(self.target / MANIFEST) and any(self.target.iterdir()):
+            raise GelError(
+                f"{target}: holds files that were not sorted there; name a new folder with --sort_to, such as sorted"
+            )
         self._old = _read_manifest(self.target / MANIFEST)
         self._new: set[tuple[str, str]] = set()  # path and place of each row of this run
         self._planned: dict[Path, Path] = {}  # in a dry run, what each place would be a copy of
         self._safe: set[Path] = set()
 
     def __enter__(self) -> "Sorter":
-        """Begins the manifest."""
+        """Begins the manifest. An empty one is there from the start: by it the folder is known again after a kill."""
         if not self.dry_run:
+            if not os.path.lexists(self.target / MANIFEST):
+                with replacing(self.target / MANIFEST, encoding="utf-8-sig", newline="") as empty:
+                    csv.writer(empty).writerow(COLUMNS)
             manifest = replacing(self.target / MANIFEST, encoding="utf-8-sig", newline="")
             self._rows = csv.writer(self._open.enter_context(manifest))
             self._rows.writerow(COLUMNS)

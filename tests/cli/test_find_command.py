@@ -210,3 +210,17 @@ def test_the_command_is_the_same_as_a_process_of_its_own(folder: Path) -> None:
     command = [sys.executable, "-m", "gel_lightning", "find", "--model", "m.onnx", "in"]
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == found(folder, "in")
+
+
+@pytest.mark.parametrize(("option", "suffix"), [("--csv", ".csv"), ("--page", ".html")])
+def test_a_picture_is_not_taken_for_what_is_written(option: str, suffix: str, folder: Path) -> None:
+    before = (folder / "in/white.png").read_bytes()
+    assert_error(found(folder, "in", option, "in/white.png"), f"{option} in/white.png", suffix)
+    assert (folder / "in/white.png").read_bytes() == before
+
+
+def test_the_searched_folder_is_no_place_to_sort_to(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    for target in ("in", "in/deep"):
+        assert_error(found(folder, "in", "--sort_to", target), f"{target}: holds files", "--sort_to")
+    assert sorted(folder.rglob("*")) == before

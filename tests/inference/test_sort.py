@@ -3,6 +3,7 @@
 import errno
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def test_a_second_run_does_nothing(link: bool, pictures: Path, tmp_path: Path) -
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "out"
     taken = {"gel/scan.tif": "mine", "gel/scan-2.tif": "mine too"}
+    sorted_to(out, [], tmp_path / "in")
     for name, content in taken.items():
         picture(out / name, content)
     (out / "gel/scan-3.tif").symlink_to("elsewhere")  # to nothing, which a copy would follow
@@ -153,14 +155,33 @@ def test_no_path_leads_out_of_the_target(
 def test_links_in_the_target_are_refused(link_at: str, dry_run: bool, tmp_path: Path) -> None:
     out, outside = tmp_path / "out", tmp_path / "outside"
     outside.mkdir()
-    (out / link_at).parent.mkdir(parents=True)
+    sorted_to(out, [], tmp_path / "in")
+    (out / link_at).parent.mkdir(parents=True, exist_ok=True)
     (out / link_at).symlink_to(outside, target_is_directory=True)
     source = picture(tmp_path / "in/sub/deep/x.tif")
     text = refused(lambda: sorted_to(out, [row(source)], tmp_path / "in", dry_run=dry_run))
     assert f"{out / link_at}: is a link or a file" in text
     assert list(outside.iterdir()) == []
-    assert not (out / "manifest.csv").exists()
+    assert read_rows(out / "manifest.csv") == []
     assert temporary_files(out) == []
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_folder_of_other_files_is_no_target(dry_run: bool, tmp_path: Path) -> None:
+    mine = picture(tmp_path / "pictures/gel/mine.tif")
+    for out in (tmp_path / "pictures", mine.parent):
+        text = refused(partial(Sorter, out, dry_run=dry_run))
+        assert text.startswith(f"{out}: holds files that were not sorted there; name a new folder")
+    assert files(tmp_path) == {"pictures/gel/mine.tif": files(tmp_path)["pictures/gel/mine.tif"]}
+    (tmp_path / "empty").mkdir()
+    Sorter(tmp_path / "empty", dry_run=dry_run)
+
+
+def test_a_folder_of_a_run_that_was_killed_is_known_again(tmp_path: Path) -> None:
+    source = picture(tmp_path / "in/x.tif")
+    sorter = Sorter(tmp_path / "out")
+    sorter.__enter__().add(row(source), tmp_path / "in")  # and no more
+    assert sorted_to(tmp_path / "out", [row(source)], tmp_path / "in") == ["present"]
 
 
 def test_a_manifest_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
@@ -208,6 +229,7 @@ def test_a_dry_run_says_what_a_run_does_and_writes_nothing(pictures: Path, tmp_p
     said: list[str] = []
     out = tmp_path / "out"
     twice = picture(tmp_path / "other/a.tif", "else")
+    sorted_to(out, [], pictures)
     picture(out / "not_gel/sub/b.tif", "content of b.tif")
     rows = [*rows_of(pictures), row(f"{pictures}/\x1b[31m.tif", error="no picture")]
     before = files(tmp_path)
@@ -215,7 +237,7 @@ def test_a_dry_run_says_what_a_run_does_and_writes_nothing(pictures: Path, tmp_p
         done = [sorter.add(one, pictures) for one in rows]
         done.append(sorter.add(row(twice), tmp_path / "other"))
     assert files(tmp_path) == before
-    assert {path.name for path in out.iterdir()} == {"not_gel"}
+    assert {path.name for path in out.iterdir()} == {"not_gel", "manifest.csv"}
     assert said == [
         f"would copy {pictures}/a.tif to {out}/gel/a.tif",
         f"already there: {pictures}/sub/b.tif is {out}/not_gel/sub/b.tif",
@@ -263,6 +285,7 @@ def test_where_there_are_no_hard_links_copies_are_made_all_the_same(
     assert "leave out --link" in text
     assert files(out) == {}
     twice = picture(tmp_path / "other/a.tif", "else")
+    sorted_to(out, [], pictures)
     with Sorter(out) as sorter:
         assert [sorter.add(row(path), path.parent) for path in (pictures / "a.tif", twice)] == ["copied"] * 2
     assert files(out) == {"gel/a.tif": "content of a.tif", "gel/a-2.tif": "else"}
