@@ -41,7 +41,7 @@ from gel_lightning.core.store import list_stores
 from gel_lightning.data.datasets import PictureDataset
 from gel_lightning.data.drawn import draw_data_set
 from gel_lightning.data.folders import LabelledPictures
-from gel_lightning.data.splits import hash_pictures, near_duplicate_groups, stratified_split
+from gel_lightning.data.splits import HASHES, hash_pictures, near_duplicate_groups, stratified_split
 from gel_lightning.features.extraction import GPU_BATCH
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -281,8 +281,8 @@ def sharding(work: Path) -> list[Figure]:
         speed_ratio(f"extraction, resnet18, {number} pictures, two processes against {what}", shared, speed, target)
         for what, speed, target in (("one with all cores", whole, 0.9), ("one of one thread", single, 1.3))
     ]
-    for many in (61_000, 10_000_000):
-        hashes = np.random.default_rng(0).integers(2**64, size=many, dtype=np.uint64)
+    for many in (61_000, 1_000_000):
+        hashes = np.random.default_rng(0).integers(2**64, size=(many, HASHES), dtype=np.uint64)
         compared = seconds_of(partial(near_duplicate_groups, hashes))
         hours = [(many * (1 / hashed + 1 / speed + split) + compared) / 3600 for speed in (whole, shared)]
         measured = (
