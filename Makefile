@@ -27,13 +27,13 @@ detector: $(VENV)/.installed ## train the packaged detector anew; LABS=FOLDER na
 	  --calibration $(TRIAL)/lightning_logs/comparison/version_0/*/predictions.csv --to gel_lightning/detector/gel.onnx
 
 test: $(VENV)/.installed ## run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-xla: $(VENV)-xla/.installed ## run the tpu files with XLA on the processor, in a virtual environment of their own
 	PJRT_DEVICE=CPU $(VENV)-xla/bin/python -m pytest -m xla $(XLA_TESTS)
 
 test-oldest: $(VENV)-oldest/.installed ## run the tests with the oldest versions that are supported
-	$(VENV)-oldest/bin/python -m pytest -n 2
+	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed ## check style and types
 	$(BIN)/ruff check
