@@ -25,13 +25,14 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 ROUNDS = 3
 # Looks at the first N pictures of a folder, and prints the peak memory in MB.
 PEAK = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from gel_lightning.inference.find import Detector
 from gel_lightning.inference.listing import list_pictures
 files = list_pictures([sys.argv[1]]).files[: int(sys.argv[2])]
 assert sum(not found.row.error for found in Detector(cache_dir=sys.argv[3]).look(files)) == len(files)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+# Linux; ru_maxrss would be that of the process that has started this one, if that is larger.
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**10)
 """
 
 
