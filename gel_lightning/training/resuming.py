@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gel_lightning.core.archives import all_finite
 from gel_lightning.core.errors import GelError
 from gel_lightning.training.checkpoints import DAMAGED, MAX_COUNT, check_fields, check_state, need, shown
-from gel_lightning.training.classes import DESCRIBED
+from gel_lightning.training.classes import DESCRIBED, TABLES, public_name
 
 if TYPE_CHECKING:
     from gel_lightning.training.classifier import GelClassifier
@@ -199,7 +199,11 @@ def _try_optimizer(checkpoint: Mapping[str, Any], model: "GelClassifier") -> Non
     scheduler = model.make_lr_scheduler(optimizer) if model.make_lr_scheduler else None
     if scheduler is not None:
         schedulers[0] = _fitted(scheduler.state_dict(), schedulers[0], "lr_scheduler")
+    all_used = public_name(described["head"]["class_path"]) in TABLES["head"]  # an own head may have idle parameters
     try:
+        _compare_parameters(
+            optimizers[0], optimizer.state_dict()["param_groups"], all_used, "fused" in optimizer.defaults
+        )
         optimizer.load_state_dict(deepcopy(optimizers[0]))
         if scheduler is not None:
             scheduler.load_state_dict(deepcopy(schedulers[0]))
@@ -208,6 +212,36 @@ def _try_optimizer(checkpoint: Mapping[str, Any], model: "GelClassifier") -> Non
     except Exception as error:  # what torch raises depends on the optimizer
         text = " ".join(str(error).split()) or type(error).__name__
         raise GelError(f"the optimizer's or scheduler's state does not fit ({text:.200}): {DAMAGED}") from error
+
+
+def _compare_parameters(state: Mapping[str, Any], groups: list[dict[str, Any]], all_used: bool, fused: bool) -> None:
+    """Compares which parameters a state is of. Fused kernels need the same tensors for each of them.
+
+    Args:
+        state: of an optimizer, as a checkpoint has it.
+        groups: the parameters that it is to be of.
+        all_used: whether each of them has been trained.
+        fused: whether the optimizer has fused kernels. Of others Adafactor keeps for matrices what it does not keep for
+            vectors, and LBFGS all for the first parameter.
+
+    Raises:
+        ValueError: they differ.
+    """
+    numbers = [group["params"] for group in groups]
+    if [group["params"] for group in state["param_groups"]] != numbers:
+        raise ValueError("it is of other parameters")
+    if (
+        fused
+        and all_used
+        and state["state"]
+        and set(state["state"]) != {number for group in numbers for number in group}
+    ):
+        raise ValueError("it lacks a parameter")
+    if (
+        fused
+        and len({tuple((name, type(value)) for name, value in one.items()) for one in state["state"].values()}) > 1
+    ):
+        raise ValueError("it has other values for one parameter than for another")
 
 
 def _step(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:

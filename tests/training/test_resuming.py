@@ -121,6 +121,9 @@ def test_progress_that_does_not_fit_is_one_line(fields: dict[str, Any], words: l
         lambda state: state["param_groups"][0].update(lr="x"),
         lambda state: state["param_groups"][0].update(lr=float("inf")),
         lambda state: state["param_groups"][0].update(params=[0]),
+        lambda state: state["param_groups"][0].update(params=[0, "x"]),
+        lambda state: state["state"].pop(1),
+        lambda state: state["state"][1].update(momentum_buffer=None),
         lambda state: state["param_groups"].clear(),
     ],
 )
