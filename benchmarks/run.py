@@ -125,7 +125,7 @@ def extraction(work: Path) -> list[Figure]:
     for backbone in BACKBONES:
         network = models.get_model(backbone, weights=None).eval().requires_grad_(False)
         model = GelClassifier(backbone, weights="none", class_names=["gel", "not_gel"])
-        model.backbone.eval()  # loaded before the clock starts
+        model.network.trunk.eval()  # loaded before the clock starts
         for folder, number in ((work / "pictures/dataset", 92), (many, 1000)):
             if backbone == "vgg16" and number == 1000:
                 continue  # minutes, and decoding weighs even less there
@@ -198,12 +198,12 @@ def gpu(work: Path, accelerator: str = "gpu", number: int = 4000) -> list[Figure
         best = max(speeds, key=lambda size: speeds[size])
         del network
         model = GelClassifier(backbone, weights="none", class_names=["gel", "not_gel"])
-        model.backbone.eval()
+        model.network.trunk.eval()
         extract(model, few, 92, accelerator)  # what the first one takes is not the pictures'
         whole, mixed = (extract(model, folder, number, accelerator, way) for way in ("32-true", "16-mixed"))
         with handed_out(ready):
             alone, alone_mixed = (extract(model, folder, number, accelerator, way) for way in ("32-true", "16-mixed"))
-        own = forward_speed(model.backbone.to(device), number, GPU_BATCH, device, channels=1)
+        own = forward_speed(model.network.trunk.to(device), number, GPU_BATCH, device, channels=1)
         what = f"extraction, {backbone}, {number} decoded pictures, against the bare forward in batches of {best}"
         figures += [
             speed_ratio(what, alone, speeds[best], 0.9),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gel_lightning.data.datamodule import GelDataModule
     from gel_lightning.inference.find import Detector
-    from gel_lightning.models.backbones import build_backbone
     from gel_lightning.models.heads import LinearHead, MultiLayerHead, NormalizedLinearHead
+    from gel_lightning.models.network import Network
     from gel_lightning.training.classifier import GelClassifier
 
 __version__ = version("gel-lightning")
@@ -18,8 +18,8 @@ _HOMES = {
     "GelDataModule": "data.datamodule",
     "LinearHead": "models.heads",
     "MultiLayerHead": "models.heads",
+    "Network": "models.network",
     "NormalizedLinearHead": "models.heads",
-    "build_backbone": "models.backbones",
 }
 __all__ = [
     "Detector",
@@ -27,8 +27,8 @@ __all__ = [
     "GelDataModule",
     "LinearHead",
     "MultiLayerHead",
+    "Network",
     "NormalizedLinearHead",
-    "build_backbone",
 ]
 
 

@@ -183,9 +183,9 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session", autouse=True)
 def random_networks_settled_once() -> Iterator[None]:
     """Keeps the BatchNorm statistics of each random network, which take most of the time of making it."""
-    from gel_lightning.models import backbones
+    from gel_lightning.models import weights
 
-    settle, kept = backbones._settle_batch_norm, dict[Any, Any]()
+    settle, kept = weights._settle_batch_norm, dict[Any, Any]()
 
     def settled(network: Any, *noise: Any) -> None:
         state = network.state_dict()
@@ -196,7 +196,7 @@ def random_networks_settled_once() -> Iterator[None]:
         network.load_state_dict(kept[key], strict=False)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "_settle_batch_norm", settled)
+        patch.setattr(weights, "_settle_batch_norm", settled)
         yield
 
 
@@ -231,7 +231,7 @@ import gel_lightning
 found = {"after the package": [name for name in ("torch", "lightning") if name in sys.modules]}
 from torchvision.transforms import v2
 from gel_lightning.data.datasets import Augmentation
-from gel_lightning.models.backbones import check_weights
+from gel_lightning.models.weights import check_weights
 check_weights("resnet18", "none")
 found["after a backbone of torchvision"] = [name for name in ("timm",) if name in sys.modules]
 crop = v2.RandomResizedCrop(32, antialias=True)

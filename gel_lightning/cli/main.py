@@ -59,7 +59,8 @@ from gel_lightning.training.callbacks import (
 from gel_lightning.training.checkpoint_files import BestCheckpoint, best_model_path, with_checkpoint_files
 from gel_lightning.training.checkpoints import read_checkpoint
 from gel_lightning.training.classes import DESCRIBED, name_import_path
-from gel_lightning.training.classifier import DEFAULT_OPTIMIZER, GelClassifier, known_classes, plain_description
+from gel_lightning.training.classifier import GelClassifier
+from gel_lightning.training.descriptions import DEFAULT_OPTIMIZER, known_classes, plain_description
 from gel_lightning.training.progress import RunProgress
 from gel_lightning.training.results import HARDWARE, ResultsFile, short_names
 from gel_lightning.training.resuming import check_resumable

@@ -65,7 +65,7 @@ from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.files import replacing
 from gel_lightning.data.named_sets import MAIN, name_of, part_of
 from gel_lightning.training.callbacks import COMPARED, TensorBoardPages
-from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
+from gel_lightning.training.descriptions import DEFAULT_OPTIMIZER
 from gel_lightning.training.progress import GridProgress
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 from gel_lightning.training.runs import claim_folder
@@ -276,7 +276,7 @@ class CompareCLI(GelCLI):
         self.measure()
         self.about["weights"][model.backbone] = {
             "name": self.model.hparams["weights"],
-            "fingerprint": self.model.backbone_fingerprint,
+            "fingerprint": self.model.network.fingerprint,
         }
         write_about(self.folder, self.about)
 

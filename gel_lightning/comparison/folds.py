@@ -119,4 +119,4 @@ def _of_training(monitor: str | None) -> bool:
 
 def _head(module: LightningModule) -> torch.nn.Module:
     assert isinstance(module, GelClassifier)
-    return module.head
+    return module.network

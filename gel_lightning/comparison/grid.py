@@ -11,8 +11,9 @@ from typing import NamedTuple
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.models.backbones import LAST_LINEAR, weights_identity
-from gel_lightning.training.classifier import known_classes
+from gel_lightning.models.backbones import ARCHITECTURES
+from gel_lightning.models.weights import weights_identity
+from gel_lightning.training.descriptions import known_classes
 from gel_lightning.training.results import COLUMNS, HARDWARE, HEADS, read_results, short_names
 
 BACKBONES = ("resnet18", "vgg16", "mobilenet_v3_large")
@@ -63,7 +64,7 @@ def grid(
         GelError: there is no such backbone, optimizer or accelerator, or two models would have the same name.
     """
     named = [backbone.partition("=") for backbone in dict.fromkeys(backbones)]
-    _check("backbone", [name for name, _, _ in named], LAST_LINEAR)
+    _check("backbone", [name for name, _, _ in named], ARCHITECTURES)
     _check("accelerator", accelerators, HARDWARE)
     classes = {name.lower(): name for name in known_classes("optimizer")}
     _check("optimizer", [name.lower() for name in optimizers if "." not in name], classes)

@@ -121,7 +121,9 @@ class PaddedBatches:
         """Makes a batch."""
         values, *rest = self.collate(items)
         filled = (padded(one, self.size, NO_LABEL) if isinstance(one, Tensor) else one for one in rest)
-        return padded(values, self.size), *filled
+        if isinstance(values, Tensor):
+            return padded(values, self.size), *filled
+        return type(values)(*(padded(one, self.size) for one in values)), *filled  # a named tuple of tensors
 
 
 def run_gathered(trainer: Trainer) -> None:

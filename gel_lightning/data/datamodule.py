@@ -1,7 +1,6 @@
 """GelDataModule: folders of class folders to splits and loaders, of pictures or of their feature vectors."""
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -9,7 +8,6 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 from lightning.fabric.utilities import suggested_max_num_workers
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
@@ -21,17 +19,29 @@ from gel_lightning.core.errors import GelError, check_range
 from gel_lightning.core.store import default_cache_dir
 from gel_lightning.core.xla import PaddedBatches, on_xla
 from gel_lightning.data.cache import PictureCache
-from gel_lightning.data.datasets import Augmentation, FeatureDataset, PictureDataset, UnlabelledDataset, ViewSampler
+from gel_lightning.data.datasets import (
+    Augmentation,
+    FeatureDataset,
+    PictureDataset,
+    StoredFeatures,
+    UnlabelledDataset,
+    UnlabelledFeatureDataset,
+    ViewSampler,
+    as_it_is,
+)
 from gel_lightning.data.drawn import draw_data_set, draw_extra
 from gel_lightning.data.folders import DEFAULT_CLASSES, LabelledPictures, class_folders, find_pictures, folder_notes
 from gel_lightning.data.groups import groups_digest
+from gel_lightning.data.images import PictureError
 from gel_lightning.data.named_sets import MAIN, is_tested, named_folders
 from gel_lightning.data.originals import download_originals
 from gel_lightning.data.parts import Folders, Split
 from gel_lightning.data.splits import HASHES, hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
-from gel_lightning.features.extraction import find_features
 
 Number = TypeVar("Number", int, float)
+FindFeatures = Callable[..., StoredFeatures]
+"""Gives the features of a :class:`PictureDataset`. It is called with that, the number of views, and a dict for the
+errors of pictures that cannot be read; None in its place raises the first one."""
 
 DATA_ROOT = Path("data/gel_electrophoresis")
 DRAWN_ROOT = Path("data/drawn")
@@ -45,6 +55,7 @@ MOST = {
     "extra_drawn": 10_000,
     "val_fraction": 1,
     "test_fraction": 1,
+    "cache_limit": 1_000_000,
 }
 """The largest values of settings: beyond them memory or time would run out before anything is trained."""
 SPLIT = ("seed", "val_fraction", "test_fraction")  # what the parts depend on, besides the pictures
@@ -53,8 +64,9 @@ SPLIT = ("seed", "val_fraction", "test_fraction")  # what the parts depend on, b
 class GelDataModule(LightningDataModule):
     """Pictures in class folders, split so that near-identical ones are never on both sides.
 
-    A trainer whose module takes feature vectors in place of pictures, as GelClassifier does, gets vectors: each
-    is computed once and kept, and found again by any later run that needs the same one.
+    A module that computes features of pictures, as GelClassifier does, hands over what finds them
+    (:meth:`use_features`) and gets batches of features in place of pictures. Each is computed once and kept, and found
+    again by any later run that needs the same one.
 
     Attributes:
         parts: ``train``, ``val``, ``test``, and ``test_NAME`` for each test set that has a name.
@@ -78,9 +90,11 @@ class GelDataModule(LightningDataModule):
         test_fraction: share of train_dir held out for testing if no test_dir is without a name, in (0, 1).
         image_size: side in pixels to which pictures are resized.
         num_workers: processes that decode pictures. None takes one fewer than there are cores, at most 4.
-        cache_features: computes each picture's feature vector once and keeps it. False runs every picture through
-            the backbone in every epoch, and keeps nothing.
-        cache_dir: folder where vectors are kept; None takes the user's cache folder.
+        cache_features: computes the features of each picture once and keeps them. False runs every picture through
+            the whole network in every epoch, and keeps nothing.
+        cache_dir: folder where features are kept; None takes the user's cache folder.
+        cache_limit: GB on disk above which the features of a run are not kept, as with cache_features false.
+        half_features: keeps features in 16 bits, which takes half the space and rounds them.
         views: versions of each training picture, of which each epoch draws one: the picture itself, and randomly
             augmented ones.
         augmentation: transforms of torchvision.transforms.v2, or the like, that make the augmented versions of a
@@ -105,6 +119,8 @@ class GelDataModule(LightningDataModule):
         num_workers: int | None = None,
         cache_features: bool = True,
         cache_dir: str | Path | None = None,
+        cache_limit: float = 20,
+        half_features: bool = False,
         views: int = 1,
         augmentation: list[nn.Module] | None = None,
         seed: int = 42,
@@ -126,6 +142,8 @@ class GelDataModule(LightningDataModule):
         workers = min(4, suggested_max_num_workers(1)) if num_workers is None else num_workers
         self.num_workers = _in_range("num_workers", workers, 0)
         self.cache = PictureCache(_path(cache_dir) or default_cache_dir()) if cache_features else None
+        self.cache_limit = _in_range("cache_limit", cache_limit, 0)
+        self.half_features = half_features
         self.views = _in_range("views", views, 1)
         self.augmentation = augmentation
         self.seed = seed
@@ -134,6 +152,7 @@ class GelDataModule(LightningDataModule):
         self.notes: list[str] = []
         self.left_out: Mapping[str, int] = {}
         self._known: dict[Path, NDArray[np.uint64]] = {}
+        self._find_features: FindFeatures | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -188,6 +207,7 @@ class GelDataModule(LightningDataModule):
             GelError: a folder that is absent, empty or of one class, or pictures that cannot be read, all of
                 them named.
         """
+        self._find_features = None  # until the module of this run hands one over
         if stage == "predict":
             if self.predict_dir is None:
                 raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
@@ -202,6 +222,21 @@ class GelDataModule(LightningDataModule):
             self._hashes([path for test in self.parts.values() for path in test.paths])  # names all unreadable ones
         elif "train" not in self.parts:
             self._split()
+
+    def use_features(self, find_features: FindFeatures) -> None:
+        """Serves features in place of pictures, until the next ``setup``.
+
+        Lightning restores the split of a checkpoint after ``setup``, and then makes the loaders with no hook between
+        them. So this takes what finds features, which each loader calls for its own pictures, and not the features.
+        """
+        self._find_features = find_features
+
+    def picture_count(self, stage: str) -> int:
+        """How many pictures a stage goes through, each view of a training picture counted."""
+        if stage == "predict":
+            return len(self.predict_paths)
+        views = {part: self.views if part == "train" else 1 for part in self.parts if stage == "fit" or part != "train"}
+        return sum(views[part] * len(self.parts[part].paths) for part in views)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training pictures, in an order and in views that depend on the seed and the epoch alone."""
@@ -235,7 +270,12 @@ class GelDataModule(LightningDataModule):
             raise GelError(
                 f"{len(self.predict_paths)} pictures are too few for {processes} processes; give --trainer.devices 1"
             )
-        return self._loader(UnlabelledDataset(self.predict_paths, self.image_size))
+        pictures = PictureDataset(LabelledPictures(self.predict_paths, [], []), self.image_size, cache=self.cache)
+        if self._find_features is None:
+            return self._loader(UnlabelledDataset(pictures))
+        errors: dict[Path, PictureError] = {}
+        features = self._find_features(pictures, 1, errors)
+        return self._loader(UnlabelledFeatureDataset(self.predict_paths, features, errors))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data: how pictures were resized, grouped, split and ordered."""
@@ -260,7 +300,7 @@ class GelDataModule(LightningDataModule):
                 self._split()
 
     def _dataset(self, part: str) -> PictureDataset | FeatureDataset:
-        """The pictures of a part, or their vectors if the trainer's module takes those."""
+        """The pictures of a part, or their features."""
         views = self.views if part == "train" else 1
         size = self.image_size
         transforms = self.augmentation or [
@@ -270,30 +310,24 @@ class GelDataModule(LightningDataModule):
         ]
         augmentation = Augmentation(transforms, self.seed) if views > 1 else None
         pictures = PictureDataset(self.parts[part], size, augmentation, self.cache)
-        trainer = self.trainer
-        model: Any = trainer.lightning_module if trainer else None
-        if self.cache is None or trainer is None or not hasattr(type(model), "backbone_fingerprint"):
+        if self._find_features is None:
             return pictures
-        loading = (self.batch_size, self.num_workers)
-        return FeatureDataset(pictures, find_features(self.cache, trainer, model, pictures, views, *loading))
+        return FeatureDataset(pictures, self._find_features(pictures, views, None))
 
     def _loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
         # What a loader draws for its workers would shift the dropout that is drawn after it.
         options["generator"] = torch.Generator()
-        labelled = isinstance(dataset, FeatureDataset | PictureDataset)
-        collate = FeatureDataset.collate if isinstance(dataset, FeatureDataset) else default_collate
-        if labelled and on_xla(self.trainer):
+        stored = isinstance(dataset, FeatureDataset | UnlabelledFeatureDataset)
+        collate = as_it_is if stored else default_collate
+        if on_xla(self.trainer) and isinstance(dataset, FeatureDataset | PictureDataset):
             collate = PaddedBatches(collate, self.batch_size)
-        if isinstance(dataset, FeatureDataset):
-            # Lightning warns of too few workers, which are of no use here.
-            warnings.filterwarnings("ignore", message=".*does not have many workers", category=PossibleUserWarning)
-            return DataLoader(dataset, batch_size=self.batch_size, collate_fn=collate, **options)
+        workers = 0 if stored else self.num_workers
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             collate_fn=collate,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             **options,
         )
 
@@ -327,10 +361,10 @@ class GelDataModule(LightningDataModule):
         trainer = self.trainer
         if new and self.cache and trainer and trainer.world_size > 1:
             try:
-                self.cache.hashes(new[trainer.global_rank :: trainer.world_size])
+                self.cache.hashes(new[trainer.global_rank :: trainer.world_size], self.image_size)
             finally:  # after an error too, so that no other one waits for ever
                 trainer.strategy.barrier()
-        hashes = picture_hashes(self.cache.hashes(new) if self.cache else hash_pictures(new))
+        hashes = picture_hashes(self.cache.hashes(new, self.image_size) if self.cache else hash_pictures(new))
         self._known.update(zip(new, hashes, strict=True))
         return np.array([self._known[path] for path in paths], np.uint64).reshape(-1, HASHES)
 

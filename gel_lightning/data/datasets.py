@@ -4,9 +4,9 @@ import hashlib
 import io
 import pickle
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,18 @@ from gel_lightning.core.errors import GelError
 from gel_lightning.core.store import StoredRows
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.folders import LabelledPictures
-from gel_lightning.data.images import PictureError, read_picture, read_with_digest
+from gel_lightning.data.images import PictureError, read_with_digest
 from gel_lightning.data.resizing import resized
+
+
+class Features(NamedTuple):
+    """Features in the place of the pictures of a batch: what the frozen trunk of a network gives for them.
+
+    Attributes:
+        values: shape ``[N, num_features]``, or of feature maps ``[N, C, H, W]``.
+    """
+
+    values: Tensor
 
 
 def picture_values(picture: Image.Image, image_size: int) -> Tensor:
@@ -114,10 +124,14 @@ class PictureDataset(Dataset[tuple[Tensor, int, int]]):
     def decode(self, index: int) -> tuple[Tensor, bytes]:
         """Reads the picture of an item, with the digest of the file that it was read from."""
         view, place = divmod(index, len(self))
-        grey, digest = read_with_digest(self.paths[place])
-        picture = picture_values(grey, self.image_size)
+        if self.cache is None:
+            grey, digest = read_with_digest(self.paths[place])
+            picture = picture_values(grey, self.image_size)
+        else:
+            values, digest = self.cache.values(self.paths[place], self.image_size)
+            picture = torch.from_numpy(values)[None]
         if view and self.augmentation:
-            picture = self.augmentation(picture, digest, view)
+            picture = self.augmentation(picture.clone(), digest, view)  # some transforms change their argument
         return picture, digest
 
     def thumbnails(self, indices: Sequence[int]) -> Tensor:
@@ -128,45 +142,60 @@ class PictureDataset(Dataset[tuple[Tensor, int, int]]):
 
 
 class FeatureDataset(Dataset[tuple[Tensor, int, int]]):
-    """The feature vectors of labelled pictures, read from a store.
+    """The features of labelled pictures, read from a store.
 
-    Items are those of :class:`PictureDataset` with a vector of shape ``[num_features]`` for the picture.
+    Items are those of :class:`PictureDataset` with the features for the picture.
 
     Args:
-        pictures: whose vectors these are.
-        views: the vectors of each view of them.
+        pictures: whose features these are.
+        features: of each picture.
 
     Attributes:
-        seconds: the time it took to compute the vectors, whenever that was.
+        seconds: the time it took to compute the features, whenever that was.
     """
 
-    def __init__(self, pictures: PictureDataset, views: Sequence[StoredRows]) -> None:
+    def __init__(self, pictures: PictureDataset, features: "StoredFeatures") -> None:
         self.paths = pictures.paths
         self.thumbnails = pictures.thumbnails
         self.labels = torch.tensor(pictures.labels)
-        self.views = views
-        self.seconds = sum(view.seconds for view in views)
+        self.features = features
+        self.seconds = features.seconds
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        vectors, labels, places = self.__getitems__([index])
-        return vectors[0], int(labels[0]), int(places[0])
+        (values,), labels, places = self.__getitems__([index])
+        return values[0], int(labels[0]), int(places[0])
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Reads a batch: vectors ``[N, num_features]``, labels and indices ``[N]``."""
-        views, places = np.divmod(np.asarray(indices), len(self))
-        vectors = self.views[0].take(places.tolist())
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Features, Tensor, Tensor]:
+        """Reads a batch: features, labels and indices ``[N]``."""
+        places = torch.from_numpy(np.asarray(indices) % len(self))
+        return Features(self.features.take(indices)), self.labels[places], places
+
+
+class StoredFeatures:
+    """The features of n pictures and of their views, which are read from disk each time that they are taken.
+
+    Of n pictures, item ``i + v * n`` is view v of picture i.
+
+    Args:
+        views: the rows of each view.
+        shape: of the features of one picture.
+        dtype: in which they are given; they may be stored in half precision.
+    """
+
+    def __init__(self, views: Sequence[StoredRows], shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.views, self.shape, self.dtype = views, shape, dtype
+        self.seconds = sum(view.seconds for view in views)
+
+    def take(self, indices: Sequence[int]) -> Tensor:
+        """Reads items, shape ``[len(indices), *shape]``; none of them may be missing."""
+        views, places = np.divmod(np.asarray(indices), len(self.views[0].missing))
+        rows = self.views[0].take(places.tolist())
         for view in np.unique(views[views > 0]).tolist():
-            vectors[views == view] = self.views[view].take(places[views == view].tolist())
-        index = torch.from_numpy(places)
-        return torch.from_numpy(vectors), self.labels[index], index
-
-    @staticmethod
-    def collate(batch: Any) -> Any:
-        """Leaves a batch as it is: :meth:`__getitems__` has made it at once."""
-        return batch
+            rows[views == view] = self.views[view].take(places[views == view].tolist())
+        return torch.from_numpy(rows).to(self.dtype).view(-1, *self.shape)
 
 
 class ViewSampler(DistributedSampler[int]):
@@ -198,20 +227,52 @@ class UnlabelledDataset(Dataset[tuple[Tensor, str, str]]):
     can, else the picture is black, so that one bad file does not stop the rest.
 
     Args:
-        paths: the files.
-        image_size: side of the pictures in pixels.
+        pictures: the files, which need no labels.
     """
 
-    def __init__(self, paths: Sequence[Path], image_size: int) -> None:
-        self.paths = paths
-        self.image_size = image_size
+    def __init__(self, pictures: PictureDataset) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, str, str]:
+        path, size = str(self.pictures.paths[index]), self.pictures.image_size
+        try:
+            return self.pictures.decode(index)[0], path, ""
+        except PictureError as error:
+            return torch.zeros(1, size, size), path, error.reason
+
+
+class UnlabelledFeatureDataset(Dataset[tuple[Tensor, str, str]]):
+    """The features of picture files to be classified; items are those of :class:`UnlabelledDataset` otherwise.
+
+    Args:
+        paths: the files.
+        features: of each of them that can be read.
+        errors: why the others cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[Path], features: StoredFeatures, errors: Mapping[Path, PictureError]) -> None:
+        self.paths, self.features, self.errors = paths, features, errors
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, str, str]:
-        path = self.paths[index]
-        try:
-            return picture_values(read_picture(path), self.image_size), str(path), ""
-        except PictureError as error:
-            return torch.zeros(1, self.image_size, self.image_size), str(path), error.reason
+        (values,), (path,), (error,) = self.__getitems__([index])
+        return values[0], path, error
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Features, list[str], list[str]]:
+        """Reads a batch: features, paths, and why files cannot be read."""
+        paths = [self.paths[index] for index in indices]
+        values = torch.zeros(len(paths), *self.features.shape, dtype=self.features.dtype)
+        readable = [place for place, path in enumerate(paths) if path not in self.errors]
+        values[readable] = self.features.take([indices[place] for place in readable])
+        errors = [self.errors[path].reason if path in self.errors else "" for path in paths]
+        return Features(values), [str(path) for path in paths], errors
+
+
+def as_it_is(batch: Any) -> Any:
+    """Collates what ``__getitems__`` has made a batch of."""
+    return batch

@@ -1,8 +1,10 @@
 """Reading many pictures: some at a time, with a progress bar."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 from gel_lightning.core.progress import picture_progress
@@ -12,6 +14,9 @@ MANY_PICTURES = 200
 
 READING_THREADS = min(8, os.cpu_count() or 1)
 """Pictures that a process reads at a time; what that takes of memory is bounded in :mod:`gel_lightning.data.images`."""
+
+WINDOW, WINDOW_BYTES = 256, 2**26
+"""The most pictures, and the most bytes of their files, that are in memory at once; a larger file is alone."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,3 +42,20 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Ite
         for result in pool.map(function, items):
             advance(1)
             yield result
+
+
+def windows(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Cuts a list of files into parts whose contents fit into memory."""
+    window: list[Path] = []
+    total = 0
+    for path in paths:
+        size = 0
+        with suppress(OSError, ValueError):
+            size = path.stat().st_size
+        if window and (len(window) == WINDOW or total + size > WINDOW_BYTES):
+            yield window
+            window, total = [], 0
+        window.append(path)
+        total += size
+    if window:
+        yield window

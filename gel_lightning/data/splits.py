@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.data.images import PictureError, read_with_digest
+from gel_lightning.data.images import PictureError, read_picture
 from gel_lightning.data.reading import in_threads
 
 MAX_PAIRS = 2**22
@@ -27,8 +27,16 @@ HASHES = 16
 """Perceptual hashes of a picture: of itself, mirrored and turned, and of the same in negative."""
 
 
-def hash_picture(path: str | Path) -> tuple[tuple[int, ...], bytes] | PictureError:
-    """Finds the :data:`HASHES` perceptual hashes of a picture, with the digest of its file, or why it cannot be read.
+def hash_picture(path: str | Path) -> tuple[int, ...] | PictureError:
+    """Finds the hashes of a picture file, see :func:`perceptual_hashes`, or why it cannot be read."""
+    try:
+        return perceptual_hashes(read_picture(path))
+    except PictureError as error:
+        return error.to_keep()
+
+
+def perceptual_hashes(picture: Image.Image) -> tuple[int, ...]:
+    """Finds the :data:`HASHES` perceptual hashes of a picture of mode ``"L"``.
 
     The first is of the picture itself. The others are of its copies, turned by 90 degrees or more, mirrored, and in
     negative: imagers and readers store one blot in several of these ways.
@@ -39,14 +47,10 @@ def hash_picture(path: str | Path) -> tuple[tuple[int, ...], bytes] | PictureErr
     """
     import imagehash  # loads scipy
 
-    try:
-        picture, digest = read_with_digest(path)
-    except PictureError as error:
-        return error.to_keep()
     small = picture.resize((32, 32), Image.Resampling.LANCZOS)  # as phash does; it leaves this size as it is
     turned = [small, *(small.transpose(transpose) for transpose in Image.Transpose)]
     copies = [*turned, *map(ImageOps.invert, turned)]
-    return tuple(int(str(imagehash.phash(copy)), 16) for copy in copies), digest
+    return tuple(int(str(imagehash.phash(copy)), 16) for copy in copies)
 
 
 def hash_pictures(paths: Sequence[str | Path]) -> list[tuple[int, ...] | PictureError]:
@@ -58,8 +62,7 @@ def hash_pictures(paths: Sequence[str | Path]) -> list[tuple[int, ...] | Picture
     Returns:
         n hashes or errors, in the order of ``paths``.
     """
-    results = in_threads(hash_picture, paths)
-    return [result if isinstance(result, PictureError) else result[0] for result in results]
+    return list(in_threads(hash_picture, paths))
 
 
 def picture_hashes(results: Sequence[tuple[int, ...] | PictureError]) -> NDArray[np.uint64]:

@@ -1,10 +1,12 @@
-"""Feature vectors: found where an earlier run has left them, computed where none has."""
+"""Features of pictures: found where an earlier run has left them, computed where none has."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, Protocol, TypeVar, cast
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,102 +18,110 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.progress import picture_progress
-from gel_lightning.core.store import Store, StoredRows
+from gel_lightning.core.store import Store
 from gel_lightning.core.xla import PaddedBatches, on_xla, run_gathered
 from gel_lightning.data.cache import PictureCache
-from gel_lightning.data.datasets import PictureDataset
-from gel_lightning.data.images import DECODING
+from gel_lightning.data.datasets import PictureDataset, StoredFeatures
+from gel_lightning.data.images import DECODING, PictureError
 from gel_lightning.data.reading import READING_THREADS
-from gel_lightning.models.backbones import Backbone
+from gel_lightning.models.network import Network, Trunk
 
 Item = TypeVar("Item")
 
 GPU_BATCH = 128
-"""Pictures that go through the backbone at once on a GPU, if batches are not larger: with few it waits for the CPU."""
+"""Pictures that go through the trunk at once on a GPU, if batches are not larger: with few it waits for the CPU."""
+NO_DIGEST = b""
+"""In place of the digest of a picture that cannot be read."""
 
 
-class TakesFeatures(Protocol):
-    """A module that takes feature vectors, ``[N, num_features]``, wherever it takes pictures."""
-
-    @property
-    def backbone_name(self) -> str:
-        """One of :data:`~gel_lightning.models.backbones.LAST_LINEAR`."""
-
-    @property
-    def num_features(self) -> int:
-        """The length of its feature vectors."""
-
-    @property
-    def backbone_fingerprint(self) -> str:
-        """Of the backbone's weights; known without loading them if they were loaded before."""
-
-    @property
-    def backbone(self) -> Backbone:
-        """The backbone, loaded when it is first asked for."""
+def bytes_of_features(network: Network, image_size: int, half: bool) -> int:
+    """How much the features of one picture take in the store."""
+    return prod(network.feature_shape(image_size)) * (2 if half else 4)
 
 
 def find_features(
-    cache: PictureCache,
     trainer: Trainer,
-    model: TakesFeatures,
+    network: Network,
+    cache: PictureCache,
     pictures: PictureDataset,
-    views: int,
+    views: int = 1,
+    *,
     batch_size: int,
-    num_workers: int,
-) -> list[StoredRows]:
-    """Finds the feature vectors of pictures, and computes those that are missing on the trainer's device.
+    half: bool = False,
+    num_workers: int = 0,
+    errors: dict[Path, PictureError] | None = None,
+) -> StoredFeatures:
+    """Finds what the trunk of a network gives for pictures, and computes on the trainer's device what is missing.
 
-    The trainer's strategy and precision are used. Each of its processes computes its share, and the backbone is
-    loaded only if a vector is missing.
+    The trainer's strategy and precision are used. Each rank computes its share, and the trunk is loaded only if
+    something is missing.
 
     Args:
-        cache: where vectors are kept.
         trainer: whose devices are used.
-        model: whose backbone is used.
+        network: whose trunk is used.
+        cache: where features are kept.
         pictures: n pictures.
         views: how many views of each there are.
-        batch_size: pictures that go through the backbone at once; on a GPU at least :data:`GPU_BATCH`.
-        num_workers: processes that augment pictures beside another device than the CPU, where they would but take
-            turns with the backbone. Pictures themselves are decoded by threads, a batch while a device computes.
-
-    Returns:
-        The vectors of each view, n each.
+        batch_size: pictures that go through the trunk at once; on a GPU at least :data:`GPU_BATCH`.
+        half: stores features in 16 bits.
+        num_workers: processes that augment pictures beside another device than the CPU, where they would only compete
+            with the trunk. Pictures themselves are decoded by threads, a batch while a device computes.
+        errors: is filled with the pictures that cannot be read, which have no features; None raises the first of them.
 
     Raises:
         GelError: the backbone's weights cannot be had, or a file was changed meanwhile.
         PictureError: a picture cannot be read.
     """
-    digests = cache.digests(pictures.paths)
-    weights = model.backbone_fingerprint
-    number = np.float64 if trainer.precision.startswith("64") else np.float32
+    failed: dict[Path, PictureError] = {} if errors is None else errors
+    digests = []
+    for path, digest in zip(pictures.paths, cache.read(pictures.paths), strict=True):
+        if isinstance(digest, PictureError):
+            failed[path] = digest
+        digests.append(NO_DIGEST if isinstance(digest, PictureError) else digest)
+    double = trainer.precision.startswith("64")
+    number = np.float16 if half else np.float64 if double else np.float32
+    shape = network.feature_shape(pictures.image_size)
     stores = [
-        Store(cache.root, _key(trainer, model.backbone_name, weights, pictures, view), number, model.num_features)
-        for view in range(views)
+        Store(cache.root, _key(trainer, network, pictures, view, half), number, prod(shape)) for view in range(views)
     ]
-    # Where processes have a folder each, the first round leaves out what another one has computed.
-    for rank, processes in ((trainer.global_rank, trainer.world_size), (0, 1)):
-        found = [store.find(digests) for store in stores]
-        # All processes agree here, and so none adds to what another one still looks through.
-        if trainer.strategy.reduce_boolean_decision(not any(rows.missing.any() for rows in found)):
-            return found
-        if model.backbone.fingerprint != weights:
+
+    def found() -> StoredFeatures:
+        rows = [store.find(digests) for store in stores]
+        return StoredFeatures(rows, shape, torch.float64 if double else torch.float32)
+
+    def wanted(features: StoredFeatures) -> list[list[int]]:
+        """The items to be computed of each view, those of a picture that is there several times once."""
+        readable = np.array([path not in failed for path in pictures.paths])
+        places = [np.flatnonzero(view.missing & readable).tolist() for view in features.views]
+        unique = [{digests[place]: place for place in view}.values() for view in places]
+        return [[view * len(pictures) + place for place in items] for view, items in enumerate(unique)]
+
+    features = found()
+    # Where ranks have a folder each, the first round leaves out what another one has computed.
+    for rank, ranks in ((trainer.global_rank, trainer.world_size), (0, 1)):
+        # All ranks agree here, and so none adds to what another one still looks through.
+        if trainer.strategy.reduce_boolean_decision(not any(wanted(features))):
+            break
+        if network.trunk.fingerprint != network.fingerprint:
             raise GelError("the backbone's weights were changed meanwhile; run again")
-        missing = [{digests[i]: i for i in np.flatnonzero(rows.missing).tolist()} for rows in found]
-        wanted = [[v * len(pictures) + i for i in places.values()][rank::processes] for v, places in enumerate(missing)]
+        own = [items[rank::ranks] for items in wanted(features)]
         begun = time.perf_counter()
-        _compute(trainer, model.backbone, pictures, stores, wanted, batch_size, num_workers)
-        own = torch.tensor(sum(map(len, wanted)), device=trainer.strategy.root_device)
-        cache.computed += int(cast(Tensor, trainer.strategy.reduce(own, reduce_op="sum")))
+        failed |= _compute(trainer, network.trunk, pictures, stores, own, batch_size, num_workers)
+        computed = torch.tensor(sum(map(len, own)), device=trainer.strategy.root_device)
+        cache.computed += int(cast(Tensor, trainer.strategy.reduce(computed, reduce_op="sum")))
         trainer.strategy.barrier()
         cache.seconds += time.perf_counter() - begun
-    found = [store.find(digests) for store in stores]
-    for i in np.flatnonzero(np.any([rows.missing for rows in found], axis=0)).tolist():
-        raise GelError(f"{pictures.paths[i]}: was changed meanwhile, or its vector in {cache.root}; run again")
-    return found
+        features = found()
+    if errors is None and failed:
+        raise next(iter(failed.values()))
+    for item in (item for items in wanted(features) for item in items):
+        path = pictures.paths[item % len(pictures)]
+        raise GelError(f"{path}: was changed meanwhile, or its features in {cache.root}; run again")
+    return features
 
 
-def _key(trainer: Trainer, backbone: str, weights: str, pictures: PictureDataset, view: int) -> dict[str, Any]:
-    """Everything that a vector depends on besides the content of its picture."""
+def _key(trainer: Trainer, network: Network, pictures: PictureDataset, view: int, half: bool) -> dict[str, Any]:
+    """Everything that features depend on besides the content of their picture."""
     augmentation = pictures.augmentation if view else None
     return {
         "kind": "features",
@@ -120,41 +130,54 @@ def _key(trainer: Trainer, backbone: str, weights: str, pictures: PictureDataset
         "image_size": pictures.image_size,
         "view": view,
         **({"augmentation": augmentation.identity, "seed": augmentation.seed} if augmentation else {}),
-        "backbone": backbone,
-        "weights": weights,
+        "backbone": network.backbone,
+        "weights": network.fingerprint,
+        **({"cut": network.cut.name} if network.cut.trained else {}),
         "torch": torch.__version__,
         "device": trainer.strategy.root_device.type,
         "precision": trainer.precision,
+        **({"stored": "float16"} if half else {}),
     }
 
 
 class _Decoded(Dataset[tuple[Tensor, bytes]]):
-    """Pictures with the digests of the very files that they were read from."""
+    """Pictures with the digests of the very files that they were read from.
+
+    Attributes:
+        errors: the pictures that cannot be read. In a batch they are black, with no digest.
+    """
 
     def __init__(self, pictures: PictureDataset) -> None:
         self.pictures = pictures
+        self.errors: dict[Path, PictureError] = {}
 
     def __getitem__(self, index: int) -> tuple[Tensor, bytes]:
-        return self.pictures.decode(index)
+        try:
+            return self.pictures.decode(index)
+        except PictureError as error:
+            if index >= len(self.pictures):  # perhaps in a worker process, where nothing can be noted
+                raise
+            self.errors[self.pictures.paths[index]] = error.to_keep()
+            return torch.zeros(1, self.pictures.image_size, self.pictures.image_size), NO_DIGEST
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, bytes]]:
         """Decodes a batch, in threads unless it is augmented: that draws from the one generator of a process."""
         if max(indices) >= len(self.pictures):
             return [self[index] for index in indices]
         with ThreadPoolExecutor(READING_THREADS) as pool:
-            return list(pool.map(self.pictures.decode, indices))
+            return list(pool.map(self.__getitem__, indices))
 
 
 def _compute(
     trainer: Trainer,
-    backbone: Backbone,
+    trunk: Trunk,
     pictures: PictureDataset,
     stores: Sequence[Store],
     wanted: Sequence[Sequence[int]],
     batch_size: int,
     num_workers: int,
-) -> None:
-    """Adds the vectors of the wanted items of each view to its store."""
+) -> dict[Path, PictureError]:
+    """Adds the features of the wanted items of each view to its store, and returns why others cannot be read."""
     device, precision, xla = trainer.strategy.root_device, trainer.precision_plugin, on_xla(trainer)
     options: dict[str, Any] = {}
     if device.type == "cuda":
@@ -164,6 +187,7 @@ def _compute(
         options["collate_fn"] = PaddedBatches(default_collate, batch_size)
     bar = trainer.progress_bar_callback
     shown = bar is not None and not getattr(bar, "is_only_bar", False) and trainer.is_global_zero  # one at a time
+    decoded = _Decoded(pictures)
     with (
         isolate_rng(include_cuda=not xla),
         torch.no_grad() if xla else torch.inference_mode(),  # which XLA does not know
@@ -174,25 +198,26 @@ def _compute(
             if not items:
                 continue
             workers = num_workers if view and device.type != "cpu" else 0
-            loader = DataLoader(
-                _Decoded(pictures), batch_size=batch_size, sampler=items, num_workers=workers, **options
-            )
+            loader = DataLoader(decoded, batch_size=batch_size, sampler=items, num_workers=workers, **options)
             with store.adding() as add:
-                for digests, vectors in _one_behind(_vectors(trainer, backbone, loader)):
-                    add(digests, vectors()[: len(digests)].to(torch.float64).numpy())
+                for digests, features in _one_behind(_features(trainer, trunk, loader)):
+                    rows = features()[: len(digests)].to(torch.float64).flatten(1).numpy()
+                    read = [place for place, digest in enumerate(digests) if digest != NO_DIGEST]
+                    add([digests[place] for place in read], rows[read])
                     advance(len(digests))
+    return decoded.errors
 
 
-def _vectors(
-    trainer: Trainer, backbone: Backbone, loader: DataLoader[Any]
+def _features(
+    trainer: Trainer, trunk: Trunk, loader: DataLoader[Any]
 ) -> Iterator[tuple[list[bytes], Callable[[], Tensor]]]:
-    """Yields the digests of each batch, and what waits for its vectors and brings them to the CPU."""
+    """Yields the digests of each batch, and what waits for its features and brings them to the CPU."""
     device = trainer.strategy.root_device
     for batch, digests in cast(Any, trainer.strategy.process_dataloader(loader)):
         values = batch.to(device, non_blocking=True)
-        vectors = _forward(backbone, trainer.precision_plugin.convert_input(values))
+        features = _forward(trunk, trainer.precision_plugin.convert_input(values))
         run_gathered(trainer)
-        yield digests, _on_its_way(vectors)
+        yield digests, _on_its_way(features)
 
 
 def _one_behind(items: Iterator[Item]) -> Iterator[Item]:
@@ -204,28 +229,28 @@ def _one_behind(items: Iterator[Item]) -> Iterator[Item]:
     yield from before
 
 
-def _forward(backbone: Backbone, pictures: Tensor) -> Tensor:
+def _forward(trunk: Trunk, pictures: Tensor) -> Tensor:
     """The features of pictures, halved as often as it takes to fit them into the memory of a GPU.
 
     Raises:
         GelError: not even one fits.
     """
     try:
-        return cast(Tensor, backbone(pictures))
+        return cast(Tensor, trunk(pictures))
     except torch.OutOfMemoryError as error:
         if len(pictures) == 1:
             raise GelError(
                 "the GPU has too little memory free for one picture; end what else it runs, give a smaller "
                 "--data.image_size, or --trainer.accelerator cpu"
             ) from error
-    return torch.cat([_forward(backbone, half) for half in pictures.chunk(2)])
+    return torch.cat([_forward(trunk, half) for half in pictures.chunk(2)])
 
 
-def _on_its_way(vectors: Tensor) -> Callable[[], Tensor]:
-    """Begins to bring vectors to the CPU; what is returned waits until they are there, and for nothing after them."""
-    if vectors.device.type != "cuda":
-        return vectors.cpu
-    host, arrived = vectors.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+def _on_its_way(features: Tensor) -> Callable[[], Tensor]:
+    """Begins to bring features to the CPU; what is returned waits until they are there, and for nothing after them."""
+    if features.device.type != "cuda":
+        return features.cpu
+    host, arrived = features.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record()
 
     def wait() -> Tensor:

@@ -18,7 +18,7 @@ from gel_lightning import __version__
 from gel_lightning.core.errors import GelError, missing_package
 from gel_lightning.inference.exported import INPUT, OUTPUT
 from gel_lightning.inference.trained import Trained
-from gel_lightning.models.weights import WHEELS
+from gel_lightning.models.wheels import WHEELS
 from gel_lightning.training.results import class_name
 
 OPSET = 18  # the first whose Resize antialiases
@@ -38,8 +38,7 @@ class Pipeline(nn.Module):
 
     def __init__(self, trained: Trained) -> None:
         super().__init__()
-        self.backbone = trained.model.backbone
-        self.head = trained.model.head
+        self.network = trained.model.network
         self.temperature = trained.model.calibration.temperature
         self.image_size = trained.image_size
 
@@ -47,7 +46,7 @@ class Pipeline(nn.Module):
         """Maps grey values from 0 to 255, shape ``[N, 1, H, W]``, to probabilities, shape ``[N, classes]``."""
         size = (self.image_size, self.image_size)
         resized = functional.interpolate(pictures.float(), size, mode="bilinear", antialias=True)
-        logits: Tensor = self.head(self.backbone(resized / 255))
+        logits: Tensor = self.network(resized / 255)
         return (logits / self.temperature).softmax(dim=1)
 
 
@@ -100,7 +99,7 @@ def export(trained: Trained, half: bool = False) -> bytes:
 def metadata(trained: Trained) -> dict[str, str]:
     """What an exported file says about itself, as text by key; lists and tables are JSON."""
     model = trained.model
-    weights, backbone, calibration = model.hparams["weights"], model.backbone_name, model.calibration
+    weights, backbone, calibration = model.hparams["weights"], model.network.backbone, model.calibration
     licence = WHEELS[backbone].licence if weights == "packaged" else LICENCES.get(weights, "that of the weights file")
     return {
         "class_names": json.dumps(model.class_names),
@@ -112,7 +111,7 @@ def metadata(trained: Trained) -> dict[str, str]:
         "backbone": backbone,
         "head": class_name(model.hparams["head"]),
         "weights": Path(weights).name,  # not where the file is on this machine
-        "weights_sha256": model.backbone_fingerprint,
+        "weights_sha256": model.network.fingerprint,
         "weights_licence": licence,
         "gel_lightning": __version__,
         "torch": torch.__version__,

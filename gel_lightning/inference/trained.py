@@ -12,7 +12,7 @@ class Trained(NamedTuple):
     """What it takes to classify pictures.
 
     Attributes:
-        model: the classifier, on the CPU and in eval mode, its backbone loaded.
+        model: the classifier, on the CPU and in eval mode, its trunk loaded.
         image_size: side in pixels to which pictures are resized.
         class_counts: training pictures of each class; None if that is not known.
     """
@@ -35,7 +35,7 @@ class Trained(NamedTuple):
         checkpoint = read_checkpoint(path)
         own: dict[str, Any] = {"weights": weights} if weights else {}
         model = GelClassifier.load_from_checkpoint(path, **own).eval()
-        model.backbone.eval()
+        model.network.trunk.eval()
         size = checkpoint.get("GelDataModule", {}).get("image_size")
         if size is None:
             raise GelError(f"{path}: does not say how its pictures were resized; train with a GelDataModule")

@@ -1,23 +1,29 @@
-"""What a batch must be: pictures in [0, 1] or feature vectors, and labels of the classifier's classes."""
+"""What a batch must be: pictures in [0, 1] or features, and labels of the classifier's classes."""
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.data.datasets import Features
 
 RANGE = (-0.5, 1.5)
 """Values of pictures beyond these are refused; some beyond 0 and 1 come from interpolation or noise."""
 
 
-def check_pictures(pictures: Tensor) -> None:
-    """Refuses pictures whose values are not from 0 to 1, ``[N, 1 or 3, H, W]``; feature vectors, ``[N, F]``, pass.
+def check_pictures(pictures: Tensor | Features) -> None:
+    """Refuses pictures whose values are not from 0 to 1, ``[N, 1 or 3, H, W]``; features pass.
 
     Raises:
-        GelError: bytes, values up to 255, or values that were normalised.
+        GelError: another shape, bytes, values up to 255, or values that were normalised.
     """
-    if pictures.ndim == 2:
+    if isinstance(pictures, Features):
         return
+    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3):
+        raise GelError(
+            f"the pictures of a batch have the shape {tuple(pictures.shape)}; give [N, 1 or 3, H, W], or what the "
+            "trunk gives as gel_lightning.data.datasets.Features"
+        )
     if not pictures.is_floating_point():
         raise GelError(
             f"the pictures of a batch are {str(pictures.dtype).removeprefix('torch.')}; give floats from 0 to 1, for "

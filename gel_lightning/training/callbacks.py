@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from gel_lightning.core.text import printable
 from gel_lightning.data.datasets import FeatureDataset
 from gel_lightning.data.named_sets import name_of
-from gel_lightning.training.classifier import GelClassifier, by_stage, gathered
+from gel_lightning.training.classifier import GelClassifier
 from gel_lightning.training.figures import (
     MOST,
     RIGHT,
@@ -31,6 +31,7 @@ from gel_lightning.training.figures import (
     roc_figure,
     sheet_figure,
 )
+from gel_lightning.training.outcomes import by_stage, gathered
 from gel_lightning.training.results import hyperparameters
 
 CURVES = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
@@ -77,6 +78,11 @@ class EpochSeed(Callback):
                 torch.manual_seed(seed)
 
 
+def _holds_vectors(dataset: Any) -> bool:
+    """Whether what is trained on is a feature vector a picture, and not a feature map."""
+    return isinstance(dataset, FeatureDataset) and len(dataset.features.shape) == 1
+
+
 class OneThread(Callback):
     """Trains on stored vectors with one thread of the CPU.
 
@@ -91,7 +97,7 @@ class OneThread(Callback):
         """Takes one thread, once the vectors are computed."""
         self._threads = torch.get_num_threads()
         loader: Any = trainer.train_dataloader
-        if trainer.strategy.root_device.type == "cpu" and isinstance(loader.dataset, FeatureDataset):
+        if trainer.strategy.root_device.type == "cpu" and _holds_vectors(loader.dataset):
             torch.set_num_threads(1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from gel_lightning.core.archives import DamagedFileError, UnsafeFileError, all_finite, load_plain
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.datamodule import MAX_SIDE
-from gel_lightning.models.backbones import LAST_LINEAR, num_features
+from gel_lightning.models.backbones import ARCHITECTURES, cut_at, num_features
+from gel_lightning.models.network import structure
 from gel_lightning.training.classes import DESCRIBED, TABLES, check_description, find_class, name_class, public_name
 
 MAX_COUNT = 2**40
@@ -100,7 +101,11 @@ def check_fields(checkpoint: Any, own: Mapping[str, Any] | None = None) -> None:
     _check_plain(checkpoint)
     for field, (kind, holds) in FIELDS.items():
         need(checkpoint, field, kind, holds)
-    need(checkpoint["hyper_parameters"], "backbone", str, lambda name: name in LAST_LINEAR)
+    _rename_state(checkpoint)
+    need(checkpoint["hyper_parameters"], "backbone", str, lambda name: name in ARCHITECTURES)
+    for field, (kind, holds) in UNFREEZING.items():
+        if checkpoint["hyper_parameters"].get(field) is not None:
+            need(checkpoint["hyper_parameters"], field, kind, holds)
     need(checkpoint["hyper_parameters"], "weights", str, lambda name: "\0" not in name and 0 < len(name) < MAX_NAME)
     if "drawn" in checkpoint:
         need(checkpoint, "drawn", bool)
@@ -118,23 +123,28 @@ def check_fields(checkpoint: Any, own: Mapping[str, Any] | None = None) -> None:
     _check_validation(checkpoint, len(names))
 
 
-def check_state(state: Mapping[str, Any], head: nn.Module) -> None:
-    """Compares the state of a head with one that a checkpoint holds.
+def check_state(state: Mapping[str, Any], trained: nn.Module) -> None:
+    """Compares the state of what was trained with one that a checkpoint holds.
+
+    Args:
+        state: of the checkpoint.
+        trained: a module with ``head`` and ``tail``.
 
     Raises:
         GelError: a tensor is absent, or of another shape, or there is one too many.
     """
-    expected = {f"head.{name}": tuple(value.shape) for name, value in head.state_dict().items()}
+    expected = {f"network.{name}": tuple(value.shape) for name, value in trained.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     differing = [name for name in expected | found if expected.get(name) != found.get(name)]
     if differing:
         name = differing[0]
         raise GelError(
-            f"state_dict[{shown(name)}] has shape {found.get(name)}, where the head has {expected.get(name)}: {DAMAGED}"
+            f"state_dict[{shown(name)}] has shape {found.get(name)}, where the model has {expected.get(name)}: "
+            f"{DAMAGED}"
         )
 
 
-def need(fields: Any, field: str, kind: type, holds: Callable[[Any], bool] = lambda value: True) -> Any:
+def need(fields: Any, field: str, kind: Any, holds: Callable[[Any], bool] = lambda value: True) -> Any:
     """Takes a field of a type, for which something holds.
 
     Raises:
@@ -177,7 +187,16 @@ def _check_classes(checkpoint: Mapping[str, Any], own: Mapping[str, Any]) -> Non
     except Exception as error:  # a class of torch.nn that is no head raises nearly anything
         text = " ".join(str(error).split())
         raise GelError(f"head {shown(head)} cannot be made ({text}): {DAMAGED}") from error
-    check_state(state, made)
+    cut = cut_at(described["backbone"], described.get("unfreeze") or 0)
+    tail = structure(described["backbone"], cut.place) if cut.trained else nn.Sequential()
+    check_state(state, nn.ModuleDict({"tail": tail, "head": made}))
+
+
+def _rename_state(checkpoint: dict[str, Any]) -> None:
+    """Gives the head's values their present names: earlier checkpoints had no network around it."""
+    state = checkpoint["state_dict"]
+    if any(name.startswith("head.") for name in state):
+        checkpoint["state_dict"] = {f"network.{name}": value for name, value in state.items()}
 
 
 def _check_validation(checkpoint: Mapping[str, Any], classes: int) -> None:
@@ -257,6 +276,12 @@ FIELDS: dict[str, tuple[type, Callable[[Any], bool]]] = {
     "epoch": (int, _is_count),
     "global_step": (int, _is_count),
 }
+UNFREEZING: dict[str, tuple[Any, Callable[[Any], bool]]] = {
+    "unfreeze": (int | float, lambda share: 0 <= share <= 1),
+    "unfreeze_at_epoch": (int, lambda epoch: 0 <= epoch < MAX_COUNT),
+    "backbone_lr": (int | float, lambda rate: 0 <= rate < math.inf),
+}
+"""Hyper-parameters that earlier checkpoints lack."""
 DATA: dict[str, tuple[type, Callable[[Any], bool]]] = {
     "image_size": (int, lambda size: 1 <= size <= MAX_SIDE),
     "seed": (int, lambda seed: 0 <= seed < 2**32),

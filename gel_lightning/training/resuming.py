@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gel_lightning.core.archives import all_finite
 from gel_lightning.core.errors import GelError
+from gel_lightning.models.backbones import num_features
 from gel_lightning.training.checkpoints import DAMAGED, MAX_COUNT, check_fields, check_state, need, shown
 from gel_lightning.training.classes import DESCRIBED, TABLES, public_name
 
@@ -40,7 +41,7 @@ def prepare(checkpoint: dict[str, Any], model: "GelClassifier") -> None:
         described.update({kind: own[kind] for kind in DESCRIBED if callable(described.get(kind))})
     check_fields(checkpoint, own)
     if model.class_names:
-        check_state(checkpoint["state_dict"], model.head)
+        check_state(checkpoint["state_dict"], model.network)
     trainer = None
     with suppress(RuntimeError):  # there is none
         trainer = model.trainer
@@ -185,7 +186,7 @@ def _take_precision(checkpoint: dict[str, Any], trainer: Trainer) -> None:
 
 
 def _try_optimizer(checkpoint: Mapping[str, Any], model: "GelClassifier") -> None:
-    """Loads the states of optimizer and scheduler into new ones, and takes a step of a head that is thrown away."""
+    """Loads the states of optimizer and scheduler into new ones, and takes a step of a model that is thrown away."""
     described = checkpoint["hyper_parameters"]
     optimizers, schedulers = need(checkpoint, "optimizer_states", list), need(checkpoint, "lr_schedulers", list)
     if len(optimizers) != 1 or len(schedulers) != (described["lr_scheduler"] is not None):
@@ -193,13 +194,15 @@ def _try_optimizer(checkpoint: Mapping[str, Any], model: "GelClassifier") -> Non
     if not all_finite(_tensors(optimizers[0])) or not all(map(math.isfinite, _floats(optimizers[0]))):
         raise GelError(f"the optimizer's state has a number that is not finite: {DAMAGED}")
     with torch.random.fork_rng(devices=[]):  # making the head draws numbers
-        head = model.make_head(model.num_features, len(described["class_names"]))
-    parameters = list(head.parameters())
-    optimizer = model.make_optimizer(parameters)
+        head = model.make_head(num_features(described["backbone"]), len(described["class_names"]))
+    groups = model.parameter_groups(head, deepcopy(model.network.tail))
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = model.make_optimizer(groups)
     scheduler = model.make_lr_scheduler(optimizer) if model.make_lr_scheduler else None
     if scheduler is not None:
         schedulers[0] = _fitted(scheduler.state_dict(), schedulers[0], "lr_scheduler")
-    all_used = public_name(described["head"]["class_path"]) in TABLES["head"]  # an own head may have idle parameters
+    # A head of the user's may have idle parameters, and so has a tail that waits for its epoch.
+    all_used = public_name(described["head"]["class_path"]) in TABLES["head"] and not model.unfreeze_at_epoch
     try:
         _compare_parameters(
             optimizers[0], optimizer.state_dict()["param_groups"], all_used, "fused" in optimizer.defaults

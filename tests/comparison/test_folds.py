@@ -126,7 +126,7 @@ class Heads(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
-            state = pl_module.head.state_dict()
+            state = pl_module.network.head.state_dict()
             self.heads.append({name: value.clone() for name, value in state.items()})
             self.metrics.append({name: value.item() for name, value in trainer.callback_metrics.items()})
 
@@ -164,7 +164,7 @@ def test_the_best_epoch_is_that_of_lightnings_checkpoint(
         trainer.fit(model, datamodule=data)
         best = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
         best = {name.removeprefix("head."): value for name, value in best.items() if name.startswith("head.")}
-        assert same(best, dict(model.head.state_dict()))
+        assert same(best, dict(model.network.head.state_dict()))
         chosen += [number for number, head in enumerate(heads.heads) if same(best, head)]
     assert options or len(set(chosen)) > 1, "the epoch that is chosen is always the same one"
 

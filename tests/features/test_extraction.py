@@ -36,8 +36,7 @@ from gel_lightning.core import store as store_module
 from gel_lightning.core.store import Store, list_stores
 from gel_lightning.data.datasets import PictureDataset, picture_values
 from gel_lightning.data.images import picture_digest, read_picture
-from gel_lightning.models import backbones
-from gel_lightning.models.backbones import Backbone, build_backbone
+from gel_lightning.models.network import Trunk, load_trunk
 
 torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
 pytestmark = [
@@ -127,12 +126,12 @@ def assert_alike(one: Record, other: Record) -> None:
 @pytest.fixture(autouse=True)
 def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random backbones are always the same, and one takes a second."""
-    monkeypatch.setattr("gel_lightning.training.classifier.build_backbone", built)
+    monkeypatch.setattr("gel_lightning.models.network.load_trunk", built)
 
 
 @functools.cache
-def built(name: str, weights: str) -> backbones.Backbone:
-    return build_backbone(name, weights)
+def built(*of: Any) -> Trunk:
+    return load_trunk(*of)
 
 
 @pytest.fixture
@@ -144,8 +143,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def forbid() -> None:
         monkeypatch.setattr("gel_lightning.data.images._opened", fail)
-        monkeypatch.setattr("gel_lightning.training.classifier.build_backbone", fail)
-        monkeypatch.setattr("gel_lightning.models.backbones.Backbone.forward", fail)
+        monkeypatch.setattr("gel_lightning.models.network.load_trunk", fail)
+        monkeypatch.setattr("gel_lightning.models.network.Trunk.forward", fail)
 
     return forbid
 
@@ -155,7 +154,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, train_dir: Path) -> tuple[P
     """A folder of stores that a run has filled, and what that run gave."""
     folder = tmp_path_factory.mktemp("filled")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gel_lightning.training.classifier.build_backbone", built)
+        patch.setattr("gel_lightning.models.network.load_trunk", built)
         return folder, fit(data_of(train_dir, folder), folder)
 
 
@@ -242,15 +241,15 @@ def test_views_that_will_not_do(views: str, train_dir: Path, tmp_path: Path) -> 
 def test_a_batch_that_does_not_fit_is_halved(
     fits: int, train_dir: Path, tmp_path: Path, filled: tuple[Path, Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, sizes = Backbone.forward, []
+    forward, sizes = Trunk.forward, []
 
-    def limited(backbone: Backbone, pictures: torch.Tensor) -> torch.Tensor:
+    def limited(backbone: Trunk, pictures: torch.Tensor) -> torch.Tensor:
         if len(pictures) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
         sizes.append(len(pictures))
         return forward(backbone, pictures)
 
-    monkeypatch.setattr(Backbone, "forward", limited)
+    monkeypatch.setattr(Trunk, "forward", limited)
     record = fit(data_of(train_dir, tmp_path / "cache", predict_dir=None), tmp_path)
     assert record.computed == sum(sizes) == 20
     assert max(sizes) == fits
@@ -264,7 +263,7 @@ def test_too_little_memory_for_one_picture_is_an_error(
     def limited(*_: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Backbone, "forward", limited)
+    monkeypatch.setattr(Trunk, "forward", limited)
     text = refused(lambda: fit(data_of(train_dir, tmp_path / "cache"), tmp_path))
     assert "too little memory" in text
     assert "--trainer.accelerator cpu" in text

@@ -267,7 +267,7 @@ def test_a_model_that_the_exporter_cannot_take_is_one_line(
     best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = Trained.load(best)
-    trained.model.head = Undecided(512, 2)
+    trained.model.network.head = Undecided(512, 2)
     monkeypatch.setattr(Trained, "load", lambda *_: trained)
     ran = gel_fit("export", "--ckpt_path", best, "--to", "gel.onnx", cwd=tmp_path)
     refused(ran, "the exporter cannot take this model", "--model.head")
@@ -300,7 +300,7 @@ def test_a_checkpoint_whose_weights_are_gone_is_one_line_and_others_can_be_named
     ran = gel_fit("export", "--ckpt_path", "c.ckpt", "--to", "gel.onnx", cwd=tmp_path)
     refused(ran, "gone.pth: no such weights file", "--model.weights")
     assert not (tmp_path / "gel.onnx").exists()
-    assert Trained.load(tmp_path / "c.ckpt", "none").model.backbone_fingerprint == checkpoint["backbone_fingerprint"]
+    assert Trained.load(tmp_path / "c.ckpt", "none").model.network.fingerprint == checkpoint["backbone_fingerprint"]
 
 
 @pytest.mark.parametrize("folder_of", ["nothing", "text"])

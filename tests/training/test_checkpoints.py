@@ -41,7 +41,10 @@ def test_a_whole_checkpoint_is_read(checkpoint: Path) -> None:
     read = read_checkpoint(checkpoint)
     assert read["epoch"] == 1
     assert read["hyper_parameters"]["head"]["class_path"] == "gel_lightning.LinearHead"
-    assert GelClassifier.load_from_checkpoint(checkpoint).head.state_dict().keys() == {"layers.weight", "layers.bias"}
+    assert GelClassifier.load_from_checkpoint(checkpoint).network.head.state_dict().keys() == {
+        "layers.weight",
+        "layers.bias",
+    }
 
 
 HIDDEN = {"class_path": "gel_lightning.MultiLayerHead", "init_args": {"hidden": [2**30], "dropout": [0.5]}}
@@ -142,9 +145,9 @@ def test_an_own_head_has_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(classes, "_named", {})  # as in another process
     assert "load_from_checkpoint(..., head=...)" in refused(lambda: GelClassifier.load_from_checkpoint(path))
     model = GelClassifier.load_from_checkpoint(path, head=OwnHead)
-    assert model.head.scale == 2.5
+    assert model.network.head.scale == 2.5
     monkeypatch.setattr(classes, "_named", {})
-    assert GelClassifier.load_from_checkpoint(path, head=partial(OwnHead, scale=1.5)).head.scale == 1.5
+    assert GelClassifier.load_from_checkpoint(path, head=partial(OwnHead, scale=1.5)).network.head.scale == 1.5
 
 
 def test_a_head_that_does_not_fit_the_values_is_refused(checkpoint: Path) -> None:
@@ -165,7 +168,7 @@ def test_attacks_end_in_a_model_or_one_line(checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
     used = {key: value for key, value in content.items() if key not in ("callbacks", "loops", "optimizer_states")}
     attacks = [*field_attacks(used), *damage_attacks(len(whole), 40)]
-    expected = make_model().head(torch.zeros(1, 512)).shape
+    expected = make_model().network.head(torch.zeros(1, 512)).shape
     for attack in random.Random(0).sample(attacks, 120):
         checkpoint.write_bytes(attack.make(whole))
         try:
@@ -173,8 +176,8 @@ def test_attacks_end_in_a_model_or_one_line(checkpoint: Path) -> None:
         except GelError as error:
             counts["one line" if str(error).isprintable() else "more"] += 1
         else:
-            assert model.head(torch.zeros(1, 512)).shape == expected, attack.name
-            assert all(value.isfinite().all() for value in model.head.state_dict().values()), attack.name
+            assert model.network.head(torch.zeros(1, 512)).shape == expected, attack.name
+            assert all(value.isfinite().all() for value in model.network.head.state_dict().values()), attack.name
             counts["model"] += 1
     assert counts.keys() == {"one line", "model"}
     assert counts["one line"] > counts["model"]

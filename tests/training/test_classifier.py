@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import get_model
 
 from gel_lightning import GelClassifier, GelDataModule, LinearHead, MultiLayerHead
-from gel_lightning.models.backbones import build_backbone
+from gel_lightning.models.backbones import load_trunk
 from gel_lightning.training.callbacks import EpochSeed, TensorBoardPages
 
 torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
@@ -109,34 +109,36 @@ class Spy(Callback):
         self.steps = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        assert not any(module.training for module in pl_module.backbone.modules())
-        assert all(module.training for module in pl_module.head.modules())
+        assert not any(module.training for module in pl_module.network.trunk.modules())
+        assert all(module.training for module in pl_module.network.head.modules())
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: optim.Optimizer
     ) -> None:
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        assert [id(parameter) for parameter in held] == [id(parameter) for parameter in pl_module.head.parameters()]
+        assert [id(parameter) for parameter in held] == [
+            id(parameter) for parameter in pl_module.network.head.parameters()
+        ]
         assert all(parameter.grad is not None for parameter in held)
-        assert all(parameter.grad is None for parameter in pl_module.backbone.parameters())
+        assert all(parameter.grad is None for parameter in pl_module.network.trunk.parameters())
         self.steps += 1
 
 
 def test_vectors_will_do_in_place_of_pictures_and_need_no_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = torch.rand(3, 1, 32, 32)
-    vectors = build_backbone("resnet18", "none")(pictures)
+    vectors = load_trunk("resnet18", "none")(pictures)
     model = small(class_names=["gel", "not_gel"]).eval()
     with monkeypatch.context() as patch, torch.no_grad():
-        built = "gel_lightning.training.classifier.build_backbone"
+        built = "gel_lightning.training.classifier.load_trunk"
         patch.setattr(built, lambda *_: pytest.fail("a backbone was built"))
         logits = model(vectors)
         assert model.num_features == 512
-        assert model.backbone_fingerprint == build_backbone("resnet18", "none").fingerprint
+        assert model.network.fingerprint == load_trunk("resnet18", "none").fingerprint
         assert not any(name.startswith("backbone") for name in model.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(model(pictures), logits)
-    assert model.backbone is model.backbone
-    assert small().double().backbone(pictures.double()).dtype == torch.float64
+    assert model.network.trunk is model.network.trunk
+    assert small().double().network.trunk(pictures.double()).dtype == torch.float64
     with pytest.raises(AttributeError, match="spine"):
         model.spine  # noqa: B018
 
@@ -144,16 +146,16 @@ def test_vectors_will_do_in_place_of_pictures_and_need_no_backbone(monkeypatch: 
 @pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
 def test_fit_changes_the_head_and_not_a_bit_of_the_backbone(backbone: str, train_dir: Path, tmp_path: Path) -> None:
     model = GelClassifier(backbone, "none", MultiLayerHead, SGD, class_names=["gel", "not_gel"])
-    frozen = {key: value.clone() for key, value in model.backbone.state_dict().items()}
-    head = {key: value.clone() for key, value in model.head.state_dict().items()}
+    frozen = {key: value.clone() for key, value in model.network.trunk.state_dict().items()}
+    head = {key: value.clone() for key, value in model.network.head.state_dict().items()}
     spy = Spy()
     trainer = make_trainer(tmp_path, 2, [spy])
     trainer.fit(model, datamodule=gels(train_dir))
     assert spy.steps == 2 * trainer.num_training_batches > 4
-    after = model.backbone.state_dict()
+    after = model.network.trunk.state_dict()
     assert frozen.keys() == after.keys()
     assert all(after[key].equal(value) for key, value in frozen.items())
-    assert not any(model.head.state_dict()[key].equal(value) for key, value in head.items() if "weight" in key)
+    assert not any(model.network.head.state_dict()[key].equal(value) for key, value in head.items() if "weight" in key)
     shutil.rmtree(tmp_path / "checkpoints")
 
 
@@ -202,9 +204,9 @@ def test_metrics_are_those_of_scikit_learn(class_names: tuple[str, ...], tmp_pat
     torch.manual_seed(0)
     model = small(LinearHead, STILL, class_names=list(class_names))
     # A head that is often wrong and never sure, and likes the first class, where most pictures are of the last.
-    layer = model.head.layers
+    layer = model.network.head.layers
     with torch.no_grad():
-        logits = layer(model.backbone(data.pictures))
+        logits = layer(model.network.trunk(data.pictures))
         layer.weight.div_(logits.std(dim=0).unsqueeze(1))
         layer.bias.copy_((layer.bias - logits.mean(dim=0)) / logits.std(dim=0))
         layer.bias[0] += 1
@@ -258,7 +260,7 @@ def test_fitting_without_metrics_logs_losses_and_learns_the_same(train_dir: Path
         trainer.fit(model, datamodule=data)
         logged.append({name: value.item() for name, value in trainer.callback_metrics.items()})
         assert set(model.confusion_matrices) == ({"train", "val"} if logs_metrics else set())
-        heads.append(torch.cat([parameter.flatten() for parameter in model.head.parameters()]))
+        heads.append(torch.cat([parameter.flatten() for parameter in model.network.head.parameters()]))
         tested.append(trainer.test(model, datamodule=data, verbose=False)[0])
         tested[-1] |= trainer.validate(model, datamodule=data, verbose=False)[0]
         assert model.confusion_matrices["test"].sum() == 4
@@ -373,7 +375,7 @@ def test_adam_goes_over_the_parameters_once_unless_told_otherwise(
         seed_everything(0, verbose=False)
         model = small(optimizer=partial(optim.Adam, lr=0.01, **options))
         make_trainer(tmp_path, 3, [Flags()]).fit(model, gels(train_dir))
-        return torch.cat([parameter.flatten() for parameter in model.head.parameters()]).detach()
+        return torch.cat([parameter.flatten() for parameter in model.network.head.parameters()]).detach()
 
     trained = head(**settings)
     assert set(seen) == {settings.get("fused", None if settings else True)}
@@ -463,20 +465,20 @@ def test_model_is_rebuilt_from_its_checkpoint_alone(head: Any, train_dir: Path, 
     path = Path(trainer.checkpoint_callback.last_model_path)
 
     checkpoint = torch.load(path, weights_only=True)
-    assert checkpoint["state_dict"].keys() == {f"head.{key}" for key in model.head.state_dict()}
+    assert checkpoint["state_dict"].keys() == {f"network.head.{key}" for key in model.network.head.state_dict()}
     # Weights and momentum; the backbone would be 45 MB.
-    assert path.stat().st_size < 2 * sum(4 * value.numel() for value in model.head.parameters()) + 50_000
+    assert path.stat().st_size < 2 * sum(4 * value.numel() for value in model.network.head.parameters()) + 50_000
     plain = dict(checkpoint["hyper_parameters"])
     assert json.loads(json.dumps(plain)) == plain
     assert plain["class_names"] == ["gel", "not_gel"]
     assert (plain["backbone"], plain["weights"]) == ("resnet18", "none")
-    assert checkpoint["backbone_fingerprint"] == model.backbone.fingerprint
+    assert checkpoint["backbone_fingerprint"] == model.network.trunk.fingerprint
 
     again = GelClassifier.load_from_checkpoint(path)
     pictures = torch.rand(4, 1, 32, 32)
     with torch.no_grad():
         assert again.eval()(pictures).equal(model.eval()(pictures))
-    assert repr(again.head) == repr(model.head)
+    assert repr(again.network.head) == repr(model.network.head)
     assert again.class_names == ("gel", "not_gel")
     assert again.hparams == model.hparams
 
@@ -492,7 +494,7 @@ def test_head_keeps_its_arguments(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "own.ckpt")
-    assert GelClassifier.load_from_checkpoint(tmp_path / "own.ckpt").head.scale == 2.5
+    assert GelClassifier.load_from_checkpoint(tmp_path / "own.ckpt").network.head.scale == 2.5
 
 
 @pytest.mark.parametrize(
@@ -567,12 +569,19 @@ def loss_in_table(printed: str) -> float:
 
 def test_checkpoints_of_the_command_and_of_python_are_alike(train_dir: Path, test_dir: Path, tmp_path: Path) -> None:
     folders = ("--data.train_dir", train_dir, "--data.test_dir", test_dir)
-    head = ("--model.head", "MultiLayerHead", "--model.head.hidden", "[8]", "--model.head.dropout", "[0.5]")
+    head = (
+        "--model.head",
+        "MultiLayerHead",
+        "--model.head.hidden",
+        "[8]",
+        "--model.head.dropout",
+        "[0.5]",
+    )
     ran = gel_fit("fit", *TINY, *folders, *head, "--trainer.max_epochs", "1", cwd=tmp_path)
     assert ran.status == 0, ran.err
     (path,) = tmp_path.rglob("best.ckpt")
     model = GelClassifier.load_from_checkpoint(path)
-    assert repr(model.head) == repr(MultiLayerHead(512, 2, [8], [0.5]))
+    assert repr(model.network.head) == repr(MultiLayerHead(512, 2, [8], [0.5]))
     trainer, data = make_trainer(tmp_path), gels(train_dir, test_dir=test_dir)
     trainer.test(model, datamodule=data, verbose=False)
     assert loss_in_table(ran.out) == pytest.approx(trainer.callback_metrics["test/loss"].item(), abs=1e-4)

@@ -28,7 +28,7 @@ class Unfreezer(Callback):
     """Unfreezes the backbone without being one of Lightning's callbacks for it."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.backbone.requires_grad_(True)
+        pl_module.network.trunk.requires_grad_(True)
 
 
 class Averaged(Callback):
@@ -38,7 +38,9 @@ class Averaged(Callback):
         self.heads: list[torch.Tensor] = []
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.heads.append(torch.cat([value.detach().flatten().clone() for value in pl_module.head.parameters()]))
+        self.heads.append(
+            torch.cat([value.detach().flatten().clone() for value in pl_module.network.head.parameters()])
+        )
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -80,16 +82,18 @@ def test_averaged_weights_are_those_of_the_checkpoint(
     averaging = kind(decay=0.5) if kind is EMAWeightAveraging else kind()
     trainer = make_trainer(tmp_path, 3, [averaged, averaging])  # it looks before they are put back
     trainer.fit(model, data)
-    frozen = small().backbone.state_dict()
-    assert all(value.equal(frozen[key]) for key, value in model.backbone.state_dict().items())
+    frozen = small().network.trunk.state_dict()
+    assert all(value.equal(frozen[key]) for key, value in model.network.trunk.state_dict().items())
     last = tmp_path / "checkpoints/last.ckpt"
     checkpoint = torch.load(last, weights_only=True)
     for state in ("state_dict", "current_model_state"):
         assert all(key.startswith("head.") for key in checkpoint[state]), state
     of_then = averaged.heads[checkpoint["epoch"]]
     kept = GelClassifier.load_from_checkpoint(last)
-    assert torch.cat([value.flatten() for value in kept.head.parameters()]).equal(of_then)
-    current = torch.cat([checkpoint["current_model_state"][f"head.{key}"].flatten() for key in kept.head.state_dict()])
+    assert torch.cat([value.flatten() for value in kept.network.head.parameters()]).equal(of_then)
+    current = torch.cat(
+        [checkpoint["current_model_state"][f"network.head.{key}"].flatten() for key in kept.network.head.state_dict()]
+    )
     assert not current.equal(of_then)
     trainer.test(model, data, ckpt_path="best", verbose=False)
 
@@ -103,12 +107,12 @@ def test_a_run_with_averaged_weights_is_resumed(train_dir: Path, tmp_path: Path)
             model = small()
             path: Any = folder / "checkpoints/last.ckpt" if number else None
             make_trainer(folder, until, [EMAWeightAveraging(decay=0.5)]).fit(model, gels(train_dir), ckpt_path=path)
-        heads.append(torch.cat([value.detach().flatten() for value in model.head.parameters()]))
+        heads.append(torch.cat([value.detach().flatten() for value in model.network.head.parameters()]))
     assert heads[0].equal(heads[1])
 
 
 def test_a_backbone_that_was_loaded_before_is_not_averaged(train_dir: Path, tmp_path: Path) -> None:
     model = small()
-    assert model.backbone
+    assert model.network.trunk
     text = refused(lambda: make_trainer(tmp_path, callbacks=[EMAWeightAveraging()]).fit(model, gels(train_dir)))
     assert "new GelClassifier" in text
