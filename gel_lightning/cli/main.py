@@ -5,7 +5,6 @@ import os
 import re
 import sys
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -32,6 +31,7 @@ from gel_lightning.cli.console import (
 from gel_lightning.cli.help import HELP_ALL, PAGES, SUMMARY, answer
 from gel_lightning.cli.mistakes import explained as explained_mistake
 from gel_lightning.cli.own_modules import find_own_modules
+from gel_lightning.cli.quiet import hide_known_warnings
 from gel_lightning.cli.refusals import refusal
 from gel_lightning.cli.repeats import refuse_repeats
 from gel_lightning.cli.settings import explicit_settings, refuse_changes
@@ -358,11 +358,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 for an error that the user can mend, 2 for wrong arguments, 130 for Ctrl-C.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Lightning's own use of torch, which it will have to mend; and the folder of a run that is resumed.
-    for message in (".*treespec, LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty"):
-        warnings.filterwarnings("ignore", message=message)
+    hide_known_warnings()
     given = sys.argv[1:] if args is None else list(args)
     ask_no_cloud()
     # torch_xla tells of the device that it takes, though another one may be asked for.

@@ -207,7 +207,6 @@ class GelDataModule(LightningDataModule):
             GelError: a folder that is absent, empty or of one class, or pictures that cannot be read, all of
                 them named.
         """
-        self._find_features = None  # until the module of this run hands one over
         if stage == "predict":
             if self.predict_dir is None:
                 raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
@@ -223,8 +222,12 @@ class GelDataModule(LightningDataModule):
         elif "train" not in self.parts:
             self._split()
 
+    def teardown(self, stage: str) -> None:
+        """Serves pictures again."""
+        self._find_features = None
+
     def use_features(self, find_features: FindFeatures) -> None:
-        """Serves features in place of pictures, until the next ``setup``.
+        """Serves features in place of pictures, until the end of the run.
 
         Lightning restores the split of a checkpoint after ``setup``, and then makes the loaders with no hook between
         them. So this takes what finds features, which each loader calls for its own pictures, and not the features.

@@ -102,11 +102,12 @@ def find_features(
         # All ranks agree here, and so none adds to what another one still looks through.
         if trainer.strategy.reduce_boolean_decision(not any(wanted(features))):
             break
-        if network.trunk.fingerprint != network.fingerprint:
+        trunk = network.trunk if network.trunk_is_loaded else network.load_trunk()
+        if trunk.fingerprint != network.fingerprint:
             raise GelError("the backbone's weights were changed meanwhile; run again")
         own = [items[rank::ranks] for items in wanted(features)]
         begun = time.perf_counter()
-        failed |= _compute(trainer, network.trunk, pictures, stores, own, batch_size, num_workers)
+        failed |= _compute(trainer, trunk, pictures, stores, own, batch_size, num_workers)
         computed = torch.tensor(sum(map(len, own)), device=trainer.strategy.root_device)
         cache.computed += int(cast(Tensor, trainer.strategy.reduce(computed, reduce_op="sum")))
         trainer.strategy.barrier()

@@ -109,7 +109,6 @@ class Network(nn.Module):
             layers = chain(backbone, network)[self.cut.place :]
             self.tail = in_sequence(layers).to(memory_format=torch.channels_last)
         self.head: nn.Module = head(num_features(backbone), num_classes)
-        self.register_buffer("_place", torch.empty(0), persistent=False)  # has the device and the precision
         self.register_state_dict_post_hook(_leave_trunk_out)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_put_trunk_in)  # type: ignore[no-untyped-call]
 
@@ -117,15 +116,20 @@ class Network(nn.Module):
         """Loads the trunk when it is first asked for."""
         if name != "trunk" or "trunk" in self._modules:
             return super().__getattr__(name)
+        self.trunk = self.load_trunk()
+        return self.trunk
+
+    def load_trunk(self) -> Trunk:
+        """Loads the trunk to the device and in the precision of the head, without making it a part of this network."""
         with torch.inference_mode(False):
             trunk = load_trunk(self.backbone, self.weights, self.cut.place)
-        # Where the rest of the network is, and in its precision.
-        self.trunk = trunk.to(self._place.device, self._place.dtype)
-        return self.trunk
+        for parameter in self.head.parameters():
+            return trunk.to(parameter.device, parameter.dtype)
+        return trunk
 
     @property
     def trunk_is_loaded(self) -> bool:
-        """Whether the trunk has been used."""
+        """Whether the trunk is a part of this network, which it is from its first use on."""
         return "trunk" in self._modules
 
     @property

@@ -109,7 +109,7 @@ def check_weights(name: str, weights: str) -> None:
     Raises:
         GelError: no such backbone; no such file; no such weights of this backbone.
     """
-    architecture(name)
+    num_features(name)
     if weights == "packaged":
         packaged_file(name)
     elif weights == "imagenet" and architecture(name).timm:

@@ -194,9 +194,10 @@ def _check_classes(checkpoint: Mapping[str, Any], own: Mapping[str, Any]) -> Non
 
 def _rename_state(checkpoint: dict[str, Any]) -> None:
     """Gives the head's values their present names: earlier checkpoints had no network around it."""
-    state = checkpoint["state_dict"]
-    if any(name.startswith("head.") for name in state):
-        checkpoint["state_dict"] = {f"network.{name}": value for name, value in state.items()}
+    for key in ("state_dict", "current_model_state"):  # the second is of WeightAveraging
+        state = checkpoint.get(key)
+        if isinstance(state, dict) and any(str(name).startswith("head.") for name in state):
+            checkpoint[key] = {f"network.{name}": value for name, value in state.items()}
 
 
 def _check_validation(checkpoint: Mapping[str, Any], classes: int) -> None:

@@ -167,6 +167,16 @@ class GelClassifier(LightningModule):
     def _features(self, pictures: Tensor | Features) -> Tensor:
         return pictures.values if isinstance(pictures, Features) else self.network.trunk(pictures)
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Refuses callbacks that would spoil a training, before any of them does something."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_callbacks(map(type, self._callbacks()))
+        return []
+
+    def _callbacks(self) -> list[Callback]:
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return callbacks
+
     def setup(self, stage: str) -> None:
         """Checks that data and callbacks fit, and has a GelDataModule serve features in place of pictures."""
         self._begun.clear()
@@ -179,12 +189,9 @@ class GelClassifier(LightningModule):
             )
         if isinstance(size := getattr(data, "image_size", None), int):
             check_image_size(self.network.backbone, size)
-        if isinstance(data, GelDataModule):
-            self._serve_features(data, stage)
+        served = isinstance(data, GelDataModule) and self._serve_features(data, stage)
         if stage == "fit":
-            callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-            check_callbacks(map(type, callbacks))
-            check_averaging(callbacks, self.network.trunk_is_loaded)
+            check_averaging(self._callbacks(), self.network, served)
             if self.trainer.world_size > 1 and self.unfreeze_at_epoch and self.network.cut.trained:
                 raise GelError(
                     "several processes share what is trained from the start; give --model.unfreeze_at_epoch 0 or "
@@ -196,17 +203,17 @@ class GelClassifier(LightningModule):
             if self.class_weights is not None:
                 self.loss_weights = self._loss_weights(self._train_class_counts)
 
-    def _serve_features(self, data: GelDataModule, stage: str) -> None:
+    def _serve_features(self, data: GelDataModule, stage: str) -> bool:
         """Has a data module serve features, unless it keeps none, they take too much, or all layers are trained."""
         if data.cache is None or self.network.cut.place == 0:
-            return
+            return False
         size = data.picture_count(stage) * bytes_of_features(self.network, data.image_size, data.half_features)
         if size > data.cache_limit * 1e9:
             data.notes.append(
                 f"The features of these pictures would take {size / 1e9:.1f} GB, more than --data.cache_limit "
                 f"{data.cache_limit:g}: none are kept, and every epoch computes them."
             )
-            return
+            return False
         find = partial(
             find_features,
             self.trainer,
@@ -221,9 +228,10 @@ class GelClassifier(LightningModule):
             return find(pictures, views, errors=errors)
 
         data.use_features(features)
+        return True
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
-        """Returns ``loss`` (scalar), ``probabilities`` ``[N, classes]`` and ``features``, input of the head, ``[N, F]``."""
+        """Returns ``loss`` (scalar), ``probabilities`` ``[N, classes]`` and ``features`` ``[N, F]``."""
         return self._step(batch, batch_idx, "train")
 
     def validation_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:

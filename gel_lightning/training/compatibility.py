@@ -13,9 +13,10 @@ from lightning.pytorch.callbacks import (
 )
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.models.network import Network
 
 REASONS: dict[type[Callback], str] = {
-    BaseFinetuning: "the backbone stays frozen, so there is nothing to unfreeze; leave it out",
+    BaseFinetuning: "its layers would be trained on features that are out of date; give --model.unfreeze",
     StochasticWeightAveraging: (
         "it averages the weights after the best checkpoint was written, so the average would be in none; take "
         "EMAWeightAveraging or WeightAveraging"
@@ -44,12 +45,18 @@ def check_callbacks(kinds: Iterable[type]) -> None:
                 raise GelError(f"{kind.__name__} (--trainer.callbacks) is refused: {reason}")
 
 
-def check_averaging(callbacks: Iterable[Callback], backbone_is_loaded: bool) -> None:
-    """Refuses to average weights of a model whose backbone was loaded before: it would be averaged too.
+def check_averaging(callbacks: Iterable[Callback], network: Network, features_are_stored: bool) -> None:
+    """Refuses to average weights where the frozen trunk would be averaged with them, or mistaken for the tail.
 
     Raises:
-        GelError: it was.
+        GelError: the trunk was loaded before the training, or is loaded in the midst of training a tail.
     """
-    averaging = any(isinstance(callback, WeightAveraging) for callback in callbacks)
-    if averaging and backbone_is_loaded:
-        raise GelError("the weights are averaged by a callback, and the backbone is not to be; fit a new GelClassifier")
+    if not any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        return
+    if network.trunk_is_loaded:
+        raise GelError("the weights are averaged by a callback, and the trunk is not to be; fit a new GelClassifier")
+    if network.cut.trained and network.cut.place and not features_are_stored:
+        raise GelError(
+            "the weights of an unfrozen backbone are averaged by a callback, which needs stored features; give "
+            "--data.cache_features true, or leave the callback out"
+        )

@@ -270,7 +270,7 @@ def test_the_settings_are_shared_as_far_as_they_fit(version: Path) -> None:
         assert optimizer["init_args"].items() >= ({"lr": 0.01} | given).items()
         trained = torch.load(version / name / "checkpoints/best.ckpt", weights_only=True)
         assert trained["optimizer_states"][0]["param_groups"][0].items() >= ({"lr": 0.01} | given).items()
-        shapes = {tuple(value.shape) for key, value in trained["state_dict"].items() if key.startswith("head.")}
+        shapes = {tuple(value.shape) for key, value in trained["state_dict"].items() if key.startswith("network.head.")}
         assert ((2, 16) in shapes) == ("multi" in name)
 
 

@@ -163,7 +163,11 @@ def test_the_best_epoch_is_that_of_lightnings_checkpoint(
         )
         trainer.fit(model, datamodule=data)
         best = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
-        best = {name.removeprefix("head."): value for name, value in best.items() if name.startswith("head.")}
+        best = {
+            name.removeprefix("network.head."): value
+            for name, value in best.items()
+            if name.startswith("network.head.")
+        }
         assert same(best, dict(model.network.head.state_dict()))
         chosen += [number for number, head in enumerate(heads.heads) if same(best, head)]
     assert options or len(set(chosen)) > 1, "the epoch that is chosen is always the same one"

@@ -16,12 +16,15 @@ from gel_lightning.core.store import Store
 from gel_lightning.data.datasets import (
     Augmentation,
     FeatureDataset,
+    Features,
     PictureDataset,
+    StoredFeatures,
     UnlabelledDataset,
     ViewSampler,
+    as_it_is,
     picture_values,
 )
-from gel_lightning.data.folders import read_class_folders
+from gel_lightning.data.folders import LabelledPictures, read_class_folders
 from gel_lightning.data.images import picture_digest, read_picture
 
 CROP = v2.RandomResizedCrop(32, antialias=True)
@@ -172,21 +175,22 @@ def test_vectors_come_with_the_labels_and_places_of_the_pictures(folder: Path, t
         with store.adding() as add:
             add(digests, vectors[view])
         views.append(store.find(digests))
-    dataset = FeatureDataset(pictures, views)
+    dataset = FeatureDataset(pictures, StoredFeatures(views, (7,), torch.float32))
     assert len(dataset) == 10
     assert dataset.seconds == pytest.approx(sum(view.seconds for view in views))
 
     items = [25, 3, 13, 3, 29, 0]
     expected = torch.from_numpy(np.stack([vectors[i // 10, i % 10] for i in items]))
-    (batch,) = DataLoader(dataset, 6, sampler=items, collate_fn=dataset.collate)  # type: ignore[arg-type]
-    assert batch[0].equal(expected)
+    (batch,) = DataLoader(dataset, 6, sampler=items, collate_fn=as_it_is)  # type: ignore[arg-type]
+    assert isinstance(batch[0], Features)
+    assert batch[0].values.equal(expected)
     assert batch[1].tolist() == [pictures.labels[i % 10] for i in items]
     assert batch[2].tolist() == [i % 10 for i in items]
     for i, item in enumerate(items):
         vector, label, place = dataset[item]
         assert vector.equal(expected[i])
         assert (label, place) == (pictures.labels[item % 10], item % 10)
-    batch[0].zero_()  # a batch is the trainer's own
+    batch[0].values.zero_()  # a batch is the trainer's own
     assert dataset[3][0].equal(expected[1])
 
 
@@ -196,7 +200,7 @@ def test_vectors_come_with_the_labels_and_places_of_the_pictures(folder: Path, t
 def test_a_bad_file_is_black_and_says_why(folder: Path, tmp_path: Path) -> None:
     good = next(folder.rglob("*.png"))
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    dataset = UnlabelledDataset([good, tmp_path / "bad.png"], 32)
+    dataset = UnlabelledDataset(PictureDataset(LabelledPictures([good, tmp_path / "bad.png"], [], []), 32))
     assert len(dataset) == 2
     assert dataset[0][0].equal(picture_values(read_picture(good), 32))
     assert dataset[0][1:] == (str(good), "")

@@ -34,7 +34,7 @@ from torchvision.transforms import v2
 from gel_lightning import GelClassifier, GelDataModule, LinearHead, MultiLayerHead
 from gel_lightning.core import store as store_module
 from gel_lightning.core.store import Store, list_stores
-from gel_lightning.data.datasets import PictureDataset, picture_values
+from gel_lightning.data.datasets import Features, PictureDataset, picture_values
 from gel_lightning.data.images import picture_digest, read_picture
 from gel_lightning.models.network import Trunk, load_trunk
 
@@ -63,7 +63,7 @@ class Record(Callback):
     ) -> None:
         self.orders.append([*batch[1].tolist(), *batch[2].tolist()])
         self.losses.append(outputs["loss"].item())
-        self.shapes.add(batch[0].ndim)
+        self.shapes.add(batch[0].values.ndim if isinstance(batch[0], Features) else batch[0].ndim)
 
     def on_validation_batch_end(self, *args: Any) -> None:
         self.on_train_batch_end(*args[:5])
@@ -368,9 +368,17 @@ def test_vectors_are_computed_anew_when_what_they_depend_on_changes(
 
 
 def test_a_picture_that_is_replaced_meanwhile_is_never_taken_for_the_one_before(
-    train_dir: Path, tmp_path: Path
+    train_dir: Path, tmp_path: Path, filled: tuple[Path, Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(train_dir, tmp_path / "pictures")
+    data = data_of(folder, tmp_path / "kept in memory")
+    data.setup("fit")
+    save_picture(data.parts["train"].paths[3], 7000, striped=True)
+    assert_alike(fit(data, tmp_path), filled[1])
+
+    shutil.rmtree(folder)
+    shutil.copytree(train_dir, folder)
+    monkeypatch.setattr("gel_lightning.data.cache.KEPT_BYTES", 0)
     data = data_of(folder, tmp_path / "cache")
     data.setup("fit")
     replaced = data.parts["train"].paths[3]
@@ -382,7 +390,10 @@ def test_a_picture_that_is_replaced_meanwhile_is_never_taken_for_the_one_before(
     assert_alike(record, fit(data_of(folder, None), tmp_path))
 
 
-def test_a_picture_that_cannot_be_read_any_more_is_named(train_dir: Path, tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_read_any_more_is_named(
+    train_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gel_lightning.data.cache.KEPT_BYTES", 0)
     folder = shutil.copytree(train_dir, tmp_path / "pictures")
     data = data_of(folder, tmp_path / "cache")
     data.setup("fit")

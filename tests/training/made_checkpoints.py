@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from gel_lightning import GelClassifier, LinearHead
+from gel_lightning.data.datasets import Features
 from gel_lightning.training.callbacks import LastCheckpoint
 from gel_lightning.training.checkpoint_files import BestCheckpoint, CheckpointFiles
 
@@ -18,7 +19,13 @@ from gel_lightning.training.checkpoint_files import BestCheckpoint, CheckpointFi
 def loader() -> DataLoader[Any]:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(20) % 2
-    return DataLoader(TensorDataset(torch.randn(20, 512, generator=generator) + labels[:, None], labels), batch_size=10)
+    features = torch.randn(20, 512, generator=generator) + labels[:, None]
+    return DataLoader(TensorDataset(features, labels), batch_size=10, collate_fn=collate)
+
+
+def collate(items: Any) -> tuple[Features, torch.Tensor]:
+    features, labels = default_collate(items)
+    return Features(features), labels
 
 
 def make_model(head: Any = LinearHead, **options: Any) -> GelClassifier:

@@ -328,9 +328,9 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Threads]:
     torch.set_num_threads(3)
     threads, compute = Threads(), features._compute
 
-    def counted(*args: Any) -> None:
+    def counted(*args: Any) -> Any:
         threads.see("extracting")
-        compute(*args)
+        return compute(*args)
 
     monkeypatch.setattr(features, "_compute", counted)
     yield threads

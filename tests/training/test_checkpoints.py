@@ -41,10 +41,8 @@ def test_a_whole_checkpoint_is_read(checkpoint: Path) -> None:
     read = read_checkpoint(checkpoint)
     assert read["epoch"] == 1
     assert read["hyper_parameters"]["head"]["class_path"] == "gel_lightning.LinearHead"
-    assert GelClassifier.load_from_checkpoint(checkpoint).network.head.state_dict().keys() == {
-        "layers.weight",
-        "layers.bias",
-    }
+    head = GelClassifier.load_from_checkpoint(checkpoint).network.head
+    assert head.state_dict().keys() == {"layers.weight", "layers.bias"}
 
 
 HIDDEN = {"class_path": "gel_lightning.MultiLayerHead", "init_args": {"hidden": [2**30], "dropout": [0.5]}}
@@ -53,10 +51,10 @@ HIDDEN = {"class_path": "gel_lightning.MultiLayerHead", "init_args": {"hidden": 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"state_dict": {}}, ["state_dict", "the head has (2, 512)"]),
-        ({"state_dict__head.layers.bias": torch.full((2,), torch.nan)}, ["state_dict"]),
-        ({"state_dict__head.layers.bias": torch.zeros(3)}, ["head.layers.bias", "(3,)", "(2,)"]),
-        ({"state_dict__head.layers.bias": torch.zeros(2).to_sparse()}, ["not a plain one"]),
+        ({"state_dict": {}}, ["state_dict", "the model has (2, 512)"]),
+        ({"state_dict__network.head.layers.bias": torch.full((2,), torch.nan)}, ["state_dict"]),
+        ({"state_dict__network.head.layers.bias": torch.zeros(3)}, ["head.layers.bias", "(3,)", "(2,)"]),
+        ({"state_dict__network.head.layers.bias": torch.zeros(2).to_sparse()}, ["not a plain one"]),
         ({"state_dict__backbone.x": torch.zeros(3)}, ["backbone.x", "None"]),
         ({"epoch": "3"}, ["epoch is '3'"]),
         ({"epoch": True}, ["epoch is True"]),
@@ -128,7 +126,7 @@ def test_lists_that_hold_each_other_end(checkpoint: Path) -> None:
 @pytest.mark.parametrize("key", ["hparams", "module_arguments"])
 def test_arguments_in_places_of_other_versions_are_left_out(key: str, checkpoint: Path) -> None:
     change(checkpoint, **{key: {"head": {"class_path": "os.system"}}, "hparams_name": "backbone"})
-    assert GelClassifier.load_from_checkpoint(checkpoint).backbone_name == "resnet18"
+    assert GelClassifier.load_from_checkpoint(checkpoint).network.backbone == "resnet18"
 
 
 class OwnHead(nn.Linear):
@@ -153,7 +151,7 @@ def test_an_own_head_has_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_head_that_does_not_fit_the_values_is_refused(checkpoint: Path) -> None:
     text = refused(lambda: GelClassifier.load_from_checkpoint(checkpoint, head=MultiLayerHead))
     assert "state_dict" in text
-    assert "where the head has" in text
+    assert "where the model has" in text
 
 
 def test_urls_and_open_files_are_refused(checkpoint: Path) -> None:

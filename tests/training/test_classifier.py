@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import get_model
 
 from gel_lightning import GelClassifier, GelDataModule, LinearHead, MultiLayerHead
-from gel_lightning.models.backbones import load_trunk
+from gel_lightning.data.datasets import Features
+from gel_lightning.models.network import load_trunk
 from gel_lightning.training.callbacks import EpochSeed, TensorBoardPages
 
 torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
@@ -116,9 +117,7 @@ class Spy(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: optim.Optimizer
     ) -> None:
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        assert [id(parameter) for parameter in held] == [
-            id(parameter) for parameter in pl_module.network.head.parameters()
-        ]
+        assert [*map(id, held)] == [*map(id, pl_module.network.head.parameters())]
         assert all(parameter.grad is not None for parameter in held)
         assert all(parameter.grad is None for parameter in pl_module.network.trunk.parameters())
         self.steps += 1
@@ -129,12 +128,11 @@ def test_vectors_will_do_in_place_of_pictures_and_need_no_backbone(monkeypatch: 
     vectors = load_trunk("resnet18", "none")(pictures)
     model = small(class_names=["gel", "not_gel"]).eval()
     with monkeypatch.context() as patch, torch.no_grad():
-        built = "gel_lightning.training.classifier.load_trunk"
+        built = "gel_lightning.models.network.load_trunk"
         patch.setattr(built, lambda *_: pytest.fail("a backbone was built"))
-        logits = model(vectors)
-        assert model.num_features == 512
+        logits = model(Features(vectors))
         assert model.network.fingerprint == load_trunk("resnet18", "none").fingerprint
-        assert not any(name.startswith("backbone") for name in model.state_dict())
+        assert not any("trunk" in name for name in model.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(model(pictures), logits)
     assert model.network.trunk is model.network.trunk
@@ -629,8 +627,8 @@ def test_a_classifier_is_whole_from_the_start() -> None:
     model = GelClassifier(weights="none")
     assert model.class_names == ("gel", "not_gel")
     assert model.hparams["class_names"] == ["gel", "not_gel"]
-    assert model(torch.rand(3, 512)).shape == (3, 2)
-    assert small(class_names=["a", "b", "c"])(torch.rand(3, 512)).shape == (3, 3)
+    assert model(Features(torch.rand(3, 512))).shape == (3, 2)
+    assert small(class_names=["a", "b", "c"])(Features(torch.rand(3, 512))).shape == (3, 3)
 
 
 def test_a_classifier_takes_its_classes_from_a_data_module_that_is_not_set_up(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from gel_lightning import GelClassifier
 
 Options = tuple[object, ...]
 REFUSED = {
-    "BackboneFinetuning": ("nothing to unfreeze",),
+    "BackboneFinetuning": ("--model.unfreeze",),
     "StochasticWeightAveraging": ("EMAWeightAveraging",),
     "LearningRateFinder": ("--model.optimizer.lr",),
     "BatchSizeFinder": ("--data.batch_size",),
@@ -87,7 +87,7 @@ def test_averaged_weights_are_those_of_the_checkpoint(
     last = tmp_path / "checkpoints/last.ckpt"
     checkpoint = torch.load(last, weights_only=True)
     for state in ("state_dict", "current_model_state"):
-        assert all(key.startswith("head.") for key in checkpoint[state]), state
+        assert all(key.startswith("network.head.") for key in checkpoint[state]), state
     of_then = averaged.heads[checkpoint["epoch"]]
     kept = GelClassifier.load_from_checkpoint(last)
     assert torch.cat([value.flatten() for value in kept.network.head.parameters()]).equal(of_then)
