@@ -107,8 +107,9 @@ def find_features(
             raise GelError("the backbone's weights were changed meanwhile; run again")
         own = [items[rank::ranks] for items in wanted(features)]
         begun = time.perf_counter()
-        failed |= _compute(trainer, trunk, pictures, stores, own, batch_size, num_workers)
-        computed = torch.tensor(sum(map(len, own)), device=trainer.strategy.root_device)
+        unread = _compute(trainer, trunk, pictures, stores, own, batch_size, num_workers)
+        failed |= unread
+        computed = torch.tensor(sum(map(len, own)) - len(unread), device=trainer.strategy.root_device)
         cache.computed += int(cast(Tensor, trainer.strategy.reduce(computed, reduce_op="sum")))
         trainer.strategy.barrier()
         cache.seconds += time.perf_counter() - begun

@@ -517,7 +517,7 @@ def test_a_prediction_that_fails_midway_leaves_the_file_as_it_was(
     def fail(self: GelClassifier, batch: Any, batch_idx: int) -> torch.Tensor:
         if batch_idx == 1:
             raise RuntimeError("a bug")
-        return torch.full((len(batch[0]), 2), 0.5)
+        return torch.full((len(batch[1]), 2), 0.5)
 
     monkeypatch.setattr(GelClassifier, "predict_step", fail)
     options = ("--ckpt_path", run_dir / "checkpoints/last.ckpt", "--data.num_workers", "0", "--data.batch_size", "3")

@@ -65,7 +65,7 @@ def test_weights_that_are_named_replace_those_of_the_checkpoint_even_the_default
         asked.append(weights)
         return "of other weights"
 
-    monkeypatch.setattr("gel_lightning.training.classifier.known_fingerprint", known)
+    monkeypatch.setattr("gel_lightning.models.network.known_fingerprint", known)
     options = ("--ckpt_path", run_dir / "checkpoints/best.ckpt", "--model.weights", "imagenet")
     assert_error(gel_fit("test", *options, *pictures, cwd=tmp_path), "trained on other resnet18 weights", "imagenet")
     assert asked == ["imagenet"]

@@ -110,7 +110,7 @@ def test_what_fills_a_batch_up_changes_nothing(
 
         class Shapes(Callback):
             def on_train_batch_start(self, _: Trainer, __: LightningModule, batch: Any, ___: int) -> None:
-                shapes.add(len(batch[0]))  # noqa: B023
+                shapes.add(len(batch[1]))  # noqa: B023
 
         torch.manual_seed(0)
         data = GelDataModule(

@@ -1,0 +1,70 @@
+import pytest
+import torch
+from torch import nn
+
+from gel_lightning import LinearHead, Network
+from gel_lightning.models.backbones import ARCHITECTURES
+from gel_lightning.models.network import load_trunk
+
+PICTURES = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "unfreeze"), [*((name, 0.2) for name in ARCHITECTURES), *(("resnet18", share) for share in (0, 0.6, 1))]
+)
+def test_wherever_it_is_cut_it_computes_the_same(name: str, unfreeze: float) -> None:
+    network = Network(name, "none", LinearHead, 3, unfreeze).eval()
+    assert not network.trunk_is_loaded
+    with torch.no_grad():
+        features = network.trunk(PICTURES)
+        assert features.shape == (3, *network.feature_shape(64))
+        whole = load_trunk(name, "none")(PICTURES)
+        torch.testing.assert_close(network.vectors(features), whole, rtol=2e-3, atol=2e-3)
+        assert network(PICTURES).equal(network.classify(features))
+    assert network(PICTURES).shape == (3, 3)
+
+
+def test_tail_and_head_are_trained_and_the_trunk_is_not() -> None:
+    network = Network("resnet18", "none", LinearHead, 2, 0.2).train()
+    before = {name: value.clone() for name, value in network.trunk.state_dict().items()}
+    norms = [layer for layer in network.tail.modules() if isinstance(layer, nn.BatchNorm2d)]
+    moved = [norm.running_mean.clone() for norm in norms]
+    network(PICTURES).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.tail.parameters())
+    assert all(parameter.grad is None for parameter in network.trunk.parameters())
+    assert all(value.equal(before[name]) for name, value in network.trunk.state_dict().items())
+    assert not any(norm.running_mean.equal(mean) for norm, mean in zip(norms, moved, strict=True))
+
+
+def test_a_tail_that_waits_stays_as_it_is() -> None:
+    network = Network("resnet18", "none", LinearHead, 2, 0.2).train()
+    network.train_tail(False)
+    before = {name: value.clone() for name, value in network.tail.state_dict().items()}
+    for _ in range(2):
+        network(PICTURES).sum().backward()
+        network.eval().train()
+    assert all(value.equal(before[name]) for name, value in network.tail.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.tail.parameters())
+    assert all(parameter.grad is not None for parameter in network.head.parameters())
+    network.train_tail(True)
+    network(PICTURES).sum().backward()
+    assert not any(value.equal(before[name]) for name, value in network.tail.state_dict().items() if "running" in name)
+
+
+def test_the_state_is_what_can_be_trained() -> None:
+    network = Network("resnet18", "none", LinearHead, 2, 0.2)
+    assert {name.partition(".")[0] for name in network.state_dict()} == {"tail", "head"}
+    other = Network("resnet18", "none", LinearHead, 2, 0.2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1)
+        network(PICTURES), other(PICTURES)  # both trunks are loaded
+    other.load_state_dict(network.state_dict())
+    assert {name.partition(".")[0] for name in other.state_dict()} == {"tail", "head"}
+    assert all(value.equal(network.state_dict()[name]) for name, value in other.state_dict().items())
+
+
+def test_the_trunk_follows_the_head_to_its_precision() -> None:
+    network = Network("resnet18", "none", LinearHead).double()
+    assert network(PICTURES.double()).dtype == torch.float64
+    assert network.float()(PICTURES).dtype == torch.float32
