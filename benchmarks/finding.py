@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gel_lightning.data.drawn import draw_gel
+from gel_lightning.data.drawn.gels import draw_gel
 from gel_lightning.inference.exported import ExportedModel
 from gel_lightning.inference.find import Detector
 from gel_lightning.inference.listing import list_pictures

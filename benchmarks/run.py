@@ -39,7 +39,7 @@ from torchvision.transforms import v2
 from gel_lightning import GelClassifier, GelDataModule, MultiLayerHead
 from gel_lightning.core.store import list_stores
 from gel_lightning.data.datasets import PictureDataset
-from gel_lightning.data.drawn import draw_data_set
+from gel_lightning.data.drawn.dataset import draw_data_set
 from gel_lightning.data.folders import LabelledPictures
 from gel_lightning.data.splits import HASHES, hash_pictures, near_duplicate_groups, stratified_split
 from gel_lightning.features.extraction import GPU_BATCH

@@ -440,7 +440,7 @@ def data_command(args: Sequence[str]) -> int:
     """
     # Imported here because they take time that the other commands need not spend.
     from gel_lightning.data.check import check
-    from gel_lightning.data.drawn import draw_data_set
+    from gel_lightning.data.drawn.dataset import draw_data_set
 
     checks = Parser(description=PAGES["data check"].summary)
     checks.add_argument("--data.train_dir", type=Path, default=DATA_ROOT / "dataset", help="Training pictures.")

@@ -22,7 +22,7 @@ from gel_lightning.core.store import default_cache_dir
 from gel_lightning.core.xla import PaddedBatches, on_xla
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import Augmentation, FeatureDataset, PictureDataset, UnlabelledDataset, ViewSampler
-from gel_lightning.data.drawn import draw_data_set, draw_extra
+from gel_lightning.data.drawn.dataset import draw_data_set, draw_extra
 from gel_lightning.data.folders import DEFAULT_CLASSES, LabelledPictures, class_folders, find_pictures, folder_notes
 from gel_lightning.data.groups import groups_digest
 from gel_lightning.data.named_sets import MAIN, is_tested, named_folders

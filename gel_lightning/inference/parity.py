@@ -10,7 +10,7 @@ from PIL import Image
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.datasets import picture_values
-from gel_lightning.data.drawn import draw_gel
+from gel_lightning.data.drawn.gels import draw_gel
 from gel_lightning.data.folders import find_pictures
 from gel_lightning.data.images import PictureError, read_picture
 from gel_lightning.inference.exported import ExportedModel
