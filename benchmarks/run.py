@@ -40,8 +40,9 @@ from gel_lightning import GelClassifier, GelDataModule, MultiLayerHead
 from gel_lightning.core.store import list_stores
 from gel_lightning.data.datasets import PictureDataset
 from gel_lightning.data.drawn.dataset import draw_data_set
+from gel_lightning.data.duplicates import HASHES, hash_pictures, near_duplicate_groups
 from gel_lightning.data.folders import LabelledPictures
-from gel_lightning.data.splits import HASHES, hash_pictures, near_duplicate_groups, stratified_split
+from gel_lightning.data.splits import stratified_split
 from gel_lightning.features.extraction import GPU_BATCH
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from gel_lightning.core.store import Store
+from gel_lightning.data.duplicates import HASHES, hash_picture
 from gel_lightning.data.images import DECODING, PictureError, picture_digest, read_with_digest
 from gel_lightning.data.reading import in_threads
-from gel_lightning.data.splits import HASHES, hash_picture
 
 Result = TypeVar("Result")
 
@@ -47,7 +47,7 @@ class PictureCache:
         return _all_read([self._digests[path] for path in paths])
 
     def hashes(self, paths: Sequence[Path]) -> list[tuple[int, ...] | PictureError]:
-        """Finds perceptual hashes, as :func:`~gel_lightning.data.splits.hash_pictures` does."""
+        """Finds perceptual hashes, as :func:`~gel_lightning.data.duplicates.hash_pictures` does."""
         key = {"kind": "hashes", "decoding": DECODING, "imagehash": version("imagehash")}
         rows = self._rows(Store(self.root, key, np.uint64, HASHES), paths, hash_picture)
         return [row if isinstance(row, PictureError) else tuple(row.tolist()) for row in rows]

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from gel_lightning.core.text import printable
+from gel_lightning.data.duplicates import hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
 from gel_lightning.data.folders import folder_notes, read_class_folders
 from gel_lightning.data.formats import PictureHeader
 from gel_lightning.data.images import PictureError, describe_picture
-from gel_lightning.data.splits import hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
 
 MAX_GROUPS = 100
 """The most groups of near-identical pictures, or pictures of several pages, that are listed."""

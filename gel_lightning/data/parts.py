@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.data.duplicates import near_duplicate_groups
 from gel_lightning.data.folders import LabelledPictures, count_left_out, folder_notes, read_class_folders
 from gel_lightning.data.groups import joined_groups, read_groups
 from gel_lightning.data.named_sets import MAIN, name_of
 from gel_lightning.data.pool import Pool
-from gel_lightning.data.splits import near_duplicate_groups
 
 Hashes = Callable[[Sequence[Path]], NDArray[np.uint64]]
 """Finds the perceptual hashes of n pictures, [n, HASHES]; one that cannot be read is an error."""
