@@ -37,7 +37,8 @@ from gel_lightning.comparison.drawing import (
     text_width,
 )
 from gel_lightning.comparison.original import Original, original_results
-from gel_lightning.comparison.records import Outcome, Record, confusion_counts, pooled
+from gel_lightning.comparison.predictions import Outcome, confusion_counts, pooled
+from gel_lightning.comparison.records import Record
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
 from gel_lightning.training.figures import (

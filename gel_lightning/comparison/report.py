@@ -14,10 +14,12 @@ from PIL import Image
 
 from gel_lightning.comparison.answer import answer, effect_in_words, not_worse, percent, points, seconds
 from gel_lightning.comparison.drawing import save
+from gel_lightning.comparison.folder import FIGURES, REPORT, THUMBNAILS, model_folder
 from gel_lightning.comparison.methods import methods
 from gel_lightning.comparison.original import SOURCE, original_results
 from gel_lightning.comparison.plots import plots
-from gel_lightning.comparison.records import FIGURES, REPORT, THUMBNAILS, Outcome, model_folder, read_comparison
+from gel_lightning.comparison.predictions import Outcome
+from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
 from gel_lightning.core.files import replacing

@@ -8,15 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gel_lightning.comparison.records import (
-    FACTORS,
-    Comparison,
-    Outcome,
-    Record,
-    confusion_counts,
-    model_folder,
-    pooled,
-)
+from gel_lightning.comparison.folder import model_folder
+from gel_lightning.comparison.predictions import Outcome, confusion_counts, pooled
+from gel_lightning.comparison.records import FACTORS, Comparison, Record
 from gel_lightning.comparison.statistics import (
     Effect,
     Estimate,
