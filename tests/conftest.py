@@ -256,7 +256,7 @@ def fresh_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def no_plots() -> Iterator[None]:
     """Leaves out the figures of reports that this process makes: they take most of the time of a tiny comparison."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gel_lightning.comparison.report.plots", lambda _: [])
+        patch.setattr("gel_lightning.comparison.report.page.plots", lambda _: [])
         yield
 
 

@@ -24,7 +24,6 @@ from gel_lightning.cli.main import CLI_OPTIONS, GelCLI, Parser, check_settings, 
 from gel_lightning.cli.terminal import print_line
 from gel_lightning.cli.trainer_settings import check_trainer_settings
 from gel_lightning.comparison.about import read_about, this_machine, write_about
-from gel_lightning.comparison.answer import answer
 from gel_lightning.comparison.curves import CurvesFile
 from gel_lightning.comparison.folder import CURVES, PREDICTIONS, REPORT, RESULTS, check_places, locked, model_folder
 from gel_lightning.comparison.folds import fit_fold, outcome
@@ -40,7 +39,8 @@ from gel_lightning.comparison.grid import (
 )
 from gel_lightning.comparison.predictions import predictions_file, write_predictions
 from gel_lightning.comparison.records import Record, finished
-from gel_lightning.comparison.report import make_report
+from gel_lightning.comparison.report.answer import answer
+from gel_lightning.comparison.report.page import make_report
 from gel_lightning.comparison.settings import read_settings
 from gel_lightning.comparison.summary import rank
 from gel_lightning.core.errors import GelError, one_line

@@ -1,4 +1,4 @@
-"""The Methods section of a report: what was done, as a paper would say it."""
+"""The methods section of a report, as a paper would describe them."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ HEADS = {"single": "one linear layer", "multi": "several linear layers with ReLU
 
 
 def methods(summary: Summary) -> list[tuple[str, str]]:
-    """Describes pictures, training, choice and tests; a heading and a text for each."""
+    """Headings and texts that describe pictures, training, choice and tests."""
     return [
         ("Pictures", _pictures(summary)),
         ("Training", _training(summary)),
@@ -104,7 +104,7 @@ def _tests(summary: Summary) -> str:
 
 
 def _values(summary: Summary, column: str) -> str:
-    """What the models have in a column of the results; nothing where an older version has not noted it."""
+    """The values of a column of the results file; empty if an older version did not write it."""
     return _listed(_different(record.row[column] for record in summary.comparison.records if record.row[column]))
 
 
