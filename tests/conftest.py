@@ -265,7 +265,7 @@ def no_figures() -> Iterator[None]:
     """Leaves the figures out of the TensorBoard pages that this process makes: they take half of the time of a fit."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("_draw", "_project"):
-            patch.setattr(f"gel_lightning.training.callbacks.TensorBoardPages.{name}", lambda *_: None)
+            patch.setattr(f"gel_lightning.training.tensorboard_pages.TensorBoardPages.{name}", lambda *_: None)
         yield
 
 

@@ -46,11 +46,11 @@ from gel_lightning.comparison.summary import rank
 from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.files import replacing
 from gel_lightning.data.named_sets import MAIN, name_of, part_of
-from gel_lightning.training.callbacks import COMPARED, TensorBoardPages
 from gel_lightning.training.classifier import DEFAULT_OPTIMIZER
 from gel_lightning.training.progress import GridProgress
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 from gel_lightning.training.runs import claim_folder
+from gel_lightning.training.tensorboard_pages import COMPARED, TensorBoardPages
 
 # What a run of `gel-fit fit` does not take.
 OWN = ("backbones", "heads", "optimizers", "accelerators", "folds", "repeats", "resume")
