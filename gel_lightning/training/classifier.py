@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.text import printable
-from gel_lightning.core.xla import run_gathered
+from gel_lightning.core.xla import sync_xla
 from gel_lightning.data.folders import DEFAULT_CLASSES
 from gel_lightning.models import heads
 from gel_lightning.models.backbones import (
@@ -257,15 +257,15 @@ class GelClassifier(LightningModule):
 
     def on_validation_batch_end(self, *args: Any) -> None:
         """Ends what XLA is to run at once."""
-        run_gathered(self.trainer)
+        sync_xla(self.trainer)
 
     def on_test_batch_end(self, *args: Any) -> None:
         """Ends what XLA is to run at once."""
-        run_gathered(self.trainer)
+        sync_xla(self.trainer)
 
     def on_predict_batch_end(self, *args: Any) -> None:
         """Ends what XLA is to run at once."""
-        run_gathered(self.trainer)
+        sync_xla(self.trainer)
 
     def on_train_epoch_start(self) -> None:
         """Refuses to train a backbone that a callback has unfrozen: its stored features would be out of date.
