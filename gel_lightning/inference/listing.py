@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.data.folders import is_picture, visible_files
+from gel_lightning.data.picture_files import is_picture, visible_files
 
 STDIN = "-"
 """Stands for a list on standard input."""

@@ -11,8 +11,8 @@ from PIL import Image
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.datasets import picture_values
 from gel_lightning.data.drawn.gels import draw_gel
-from gel_lightning.data.folders import find_pictures
 from gel_lightning.data.images import PictureError, read_picture
+from gel_lightning.data.picture_files import find_pictures
 from gel_lightning.inference.exported import ExportedModel
 from gel_lightning.inference.trained import Trained
 
