@@ -1,11 +1,11 @@
-"""The speed figures of the README, each measured against what it is compared with in the same run.
+"""The speed figures of the README, each measured together with what it is compared to.
 
     make bench                                  all of them, some ten minutes on two cores
     python benchmarks/run.py loop compare       some of them: extraction, find, process, loop, ...
     python benchmarks/run.py gpu                on a GPU
 
-Pictures are drawn and weights are random, so that no network is needed: neither changes how long anything takes.
-Every figure is a ratio, since the same code takes half or twice as long on another machine, or on this one in an hour.
+Pictures are drawn and weights are random, so that no network is needed; this does not change how long anything takes.
+Every figure is a ratio, because the same code may take half or twice as long on another machine or an hour later.
 """
 
 import argparse
@@ -50,24 +50,23 @@ BACKBONES = ("resnet18", "mobilenet_v3_large", "vgg16")
 BATCH, EPOCHS, RUNS_PER_BACKBONE = 23, 20, 4
 IMPORT = (sys.executable, "-c", "import torch, torchvision, lightning")
 GEL_FIT = (sys.executable, "-m", "gel_lightning")
-# Runs gel-fit and prints how long Trainer.fit took.
+# Runs gel-fit and prints how long the fit loop took.
 TIMED_FIT = """
 import sys, time
 from lightning.pytorch import Trainer
 from gel_lightning.cli.main import main
-from lightning.pytorch.loops import _FitLoop
-run = _FitLoop.run
+FitLoop = type(Trainer(accelerator="cpu", logger=False).fit_loop)
+run = FitLoop.run
 def timed(self):
     begun = time.perf_counter()
     run(self)
     print("fit loop", time.perf_counter() - begun, file=sys.stderr)
-_FitLoop.run = timed
+FitLoop.run = timed
 sys.exit(main())
 """
 
-
-# Runs a command and prints its seconds and its peak memory. A small process of its own does so, since on Linux the peak
-# memory of a process is at least that of the one that has started it.
+# Runs a command and prints its seconds and its peak memory. This takes a small process, because on Linux the peak
+# memory of a process is at least that of its parent.
 MEASURED = """
 import os, subprocess, sys, time
 begun = time.perf_counter()
@@ -79,7 +78,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 class Figure(NamedTuple):
-    """A measured figure: what, how much, what it should be, and whether it is."""
+    """A measurement: what, the value, the target, and whether it is reached."""
 
     what: str
     measured: str
@@ -126,10 +125,10 @@ def extraction(work: Path) -> list[Figure]:
     for backbone in BACKBONES:
         network = models.get_model(backbone, weights=None).eval().requires_grad_(False)
         model = GelClassifier(backbone, weights="none", class_names=["gel", "not_gel"])
-        model.backbone.eval()  # loaded before the clock starts
+        model.backbone.eval()  # loads the weights before the timing
         for folder, number in ((work / "pictures/dataset", 92), (many, 1000)):
             if backbone == "vgg16" and number == 1000:
-                continue  # minutes, and decoding weighs even less there
+                continue  # takes minutes, and decoding matters even less
             bare, ours = [], []
             for _ in range(3 if number == 92 else 1):
                 bare.append(forward_speed(network, number))
@@ -140,16 +139,16 @@ def extraction(work: Path) -> list[Figure]:
 
 
 def speed_ratio(what: str, ours: float, other: float, target: float) -> Figure:
-    """The figure of a speed, in pictures a second, against another one."""
+    """The ratio of two speeds, in pictures per second."""
     return Figure(what, f"{ours:.0f}/s : {other:.0f}/s = {ours / other:.2f}", f"{target}", ours / other >= target)
 
 
 def forward_speed(network: nn.Module, number: int, size: int = BATCH, device: str = "cpu", channels: int = 3) -> float:
-    """Pictures per second of a network, on tensors that are ready on its device; of torchvision's, as it comes."""
+    """Pictures per second of a network on tensors that are on its device already."""
     batch = torch.rand(size, channels, 224, 224, device=device)
     finish = torch.cuda.synchronize if device == "cuda" else lambda: None
     with torch.inference_mode():
-        network(batch)  # the first one is slower
+        network(batch)  # the first call is slower
         finish()
         begun = time.perf_counter()
         for start in range(0, number, size):
@@ -175,17 +174,17 @@ def extract(
 
 
 def copy_pictures(source: Path, to: Path, number: int) -> None:
-    """Makes many files of a few pictures, no two with the same bytes."""
+    """Makes many files of a few pictures, all with different bytes."""
     files = pictures_in(source)
     for i in range(number):
         file = files[i % len(files)]
         copy = to / file.parent.name / f"{i}{file.suffix}"
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(file.read_bytes() + str(i).encode())  # what follows the picture is not read
+        copy.write_bytes(file.read_bytes() + str(i).encode())  # bytes after the picture are not read
 
 
 def gpu(work: Path, accelerator: str = "gpu", number: int = 4000) -> list[Figure]:
-    """On a GPU: extraction against the bare forward at its best batch, where its time goes, and the twelve models."""
+    """On a GPU: extraction against the bare forward with its best batch size, a breakdown, and the twelve models."""
     device = {"gpu": "cuda"}.get(accelerator, accelerator)
     folder, few = work / "for_gpu", work / "pictures/dataset"
     if not folder.exists():
@@ -200,9 +199,9 @@ def gpu(work: Path, accelerator: str = "gpu", number: int = 4000) -> list[Figure
         del network
         model = GelClassifier(backbone, weights="none", class_names=["gel", "not_gel"])
         model.backbone.eval()
-        extract(model, few, 92, accelerator)  # what the first one takes is not the pictures'
+        extract(model, few, 92, accelerator)  # the first run includes one-time costs
         whole, mixed = (extract(model, folder, number, accelerator, way) for way in ("32-true", "16-mixed"))
-        with handed_out(ready):
+        with already_decoded(ready):
             alone, alone_mixed = (extract(model, folder, number, accelerator, way) for way in ("32-true", "16-mixed"))
         own = forward_speed(model.backbone.to(device), number, GPU_BATCH, device, channels=1)
         what = f"extraction, {backbone}, {number} decoded pictures, against the bare forward in batches of {best}"
@@ -227,7 +226,7 @@ def gpu(work: Path, accelerator: str = "gpu", number: int = 4000) -> list[Figure
 
 
 def seconds_of(action: Callable[[], object]) -> float:
-    """The seconds that something takes."""
+    """The seconds that a call takes."""
     begun = time.perf_counter()
     action()
     return time.perf_counter() - begun
@@ -246,8 +245,8 @@ def decode_all(folder: Path) -> dict[Path, tuple[torch.Tensor, bytes]]:
 
 
 @contextmanager
-def handed_out(ready: dict[Path, tuple[torch.Tensor, bytes]]) -> Iterator[None]:
-    """Has pictures that are decoded already be given to whoever asks for them."""
+def already_decoded(ready: dict[Path, tuple[torch.Tensor, bytes]]) -> Iterator[None]:
+    """Replaces decoding by a look-up of decoded pictures."""
     decode = PictureDataset.decode
     PictureDataset.decode = lambda self, index: ready[self.paths[index]]  # type: ignore[method-assign]
     try:
@@ -259,11 +258,10 @@ def handed_out(ready: dict[Path, tuple[torch.Tensor, bytes]]) -> Iterator[None]:
 def sharding(work: Path) -> list[Figure]:
     """Feature extraction of one fit in one process and in two, and what that means for many pictures.
 
-    One process uses all cores with threads, and two share them: on a machine with few cores the ratio of two processes
-    to one is to be 1, for nothing is gained and nothing lost. What each has to itself, as it has a device of its own,
-    is shown by the ratio to one process of one thread. The extrapolation to many pictures, on this machine, has in it
-    that they are decoded and hashed before and split after, in proportion to their number, and the comparison of as
-    many random hashes.
+    One process uses all cores with threads, and two share them, so on a machine with few cores the ratio of two
+    processes to one should be 1. The ratio to one process with one thread shows the gain if each process has a device
+    of its own. The extrapolation to many pictures includes decoding, hashing and splitting, in proportion to their
+    number, and comparing as many random hashes.
     """
     number = 400
     pictures = work / "sharded"
@@ -273,7 +271,7 @@ def sharding(work: Path) -> list[Figure]:
     places = np.arange(20_000)
     split = seconds_of(lambda: stratified_split(places % 2, places, 0.2, 42)) / len(places)
     two, runs = ("--trainer.devices", "2", "--trainer.strategy", "ddp"), []
-    for _ in range(2):  # in turn, since the machine is faster and slower at times
+    for _ in range(2):  # interleaved, because the speed of the machine varies
         runs.append([sharded(work, pictures, number, OMP_NUM_THREADS="1"), sharded(work, pictures, number)])
         runs[-1].append(sharded(work, pictures, number, *two))
     single, whole, shared = (max(speed for speed, _ in way) for way in zip(*runs, strict=True))
@@ -296,7 +294,7 @@ def sharding(work: Path) -> list[Figure]:
 
 
 def sharded(work: Path, pictures: Path, number: int, *options: str, **environment: str) -> tuple[float, float]:
-    """Vectors per second that a fit says to have computed, and the bytes that it keeps of a picture for good."""
+    """Feature vectors per second that a fit reports, and the bytes that it stores per picture."""
     own = ("--data.train_dir", pictures, "--trainer.max_epochs", "1", *options)
     with tempfile.TemporaryDirectory() as cache:
         command = [*GEL_FIT, *fit(work), *own, "--data.cache_dir", cache]
@@ -307,7 +305,7 @@ def sharded(work: Path, pictures: Path, number: int, *options: str, **environmen
         said = re.search(rf"^{number} feature vectors computed in ([0-9.]+) seconds", ran.stdout, re.MULTILINE)
         if said is None:
             raise SystemExit(f"{command} failed:\n{ran.stderr}")
-        kept = [store for store in list_stores(Path(cache)) if store.key["kind"] != "thumbnails"]  # of a few
+        kept = [store for store in list_stores(Path(cache)) if store.key["kind"] != "thumbnails"]  # of a few pictures
         return number / float(said[1]), sum(store.size / store.rows for store in kept)
 
 
@@ -339,7 +337,7 @@ def loop(work: Path) -> list[Figure]:
 
 
 def compare(work: Path) -> list[Figure]:
-    """The twelve models on the CPU against twelve runs as the original study did them."""
+    """The twelve models on the CPU, against twelve runs of the original study's training."""
     epochs = {backbone: original_epoch(work, backbone) for backbone in BACKBONES}
     original = sum(epochs.values()) * EPOCHS * RUNS_PER_BACKBONE
     each = ", ".join(f"{backbone} {seconds:.1f} s" for backbone, seconds in epochs.items())
@@ -360,10 +358,10 @@ def compare(work: Path) -> list[Figure]:
 
 
 def original_epoch(work: Path, backbone: str) -> float:
-    """Seconds of an epoch as the original study trained: every picture through the whole network, in both directions.
+    """Seconds of an epoch of the original study's training: forward and backward through the whole network.
 
-    A fresh first convolution of one channel and the head are trained, all between them is frozen but in
-    training mode.
+    A new first convolution with one channel and the head are trained; everything between is frozen but in training
+    mode.
     """
     transform = v2.Compose(
         [
