@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -70,8 +71,8 @@ def one(model: ExportedModel, picture: NDArray[np.uint8]) -> NDArray[np.float32]
     return model(picture[None, None])
 
 
-def find(work: Path) -> list[tuple[str, str, str, bool]]:
-    """Measurements: what, the value, the target, and whether it is reached."""
+def find(work: Path) -> list[Figure]:
+    """`gel-fit find` against bare decoding and bare ONNX Runtime."""
     number = 500
     paths = draw(work / "found", number, SIZE)
     files = list_pictures([work / "found"]).files
@@ -99,15 +100,15 @@ def find(work: Path) -> list[tuple[str, str, str, bool]]:
     draw(work / "many", 20_000, SMALL)
     few, many = (peak(work, count) for count in (500, 20_000))
     return [
-        (
+        Figure(
             f"gel-fit find, {number} pictures of half a megapixel, against Pillow and ONNX Runtime in turn ({each})",
             f"{ours:.0f}/s : {bare:.0f}/s = {ours / bare:.2f}",
             "0.85",
             ours / bare >= 0.85,
         ),
-        ("the same once more, answers kept", f"{number / best['again']:.0f}/s", "-", True),
-        ("gel-fit find, one picture, the whole process", f"{best['start']:.2f} s", "≤ 1 s", best["start"] <= 1),
-        (
+        Figure("the same once more, answers kept", f"{number / best['again']:.0f}/s", "-", True),
+        Figure("gel-fit find, one picture, the whole process", f"{best['start']:.2f} s", "≤ 1 s", best["start"] <= 1),
+        Figure(
             "peak memory of gel-fit find, 500 and 20,000 pictures",
             f"{few:.0f} and {many:.0f} MB",
             "+ ≤ 50 MB",
