@@ -52,9 +52,9 @@ def _caution(summary: Summary) -> str:
     text = []
     if made_up:
         what = " and ".join(made_up)
-        text.append(f"This is a demonstration with {what}: its figures say nothing about pictures of real gels.")
+        text.append(f"This is a demonstration with {what}: its results say nothing about pictures of real gels.")
     if any(model.record.device == "XLA:CPU" for model in summary.models):
-        text.append("What is called tpu ran on the processor, through XLA: its times are not those of a TPU.")
+        text.append("The models called tpu ran on the CPU through XLA; their times are not those of a TPU.")
     return " ".join(text)
 
 
@@ -109,16 +109,13 @@ def _pairs(summary: Summary) -> str:
         )
     shown = sum(pair.shown for pair in summary.pairs)
     if not shown:
-        return (
-            f"No model is shown to be better than another: of the {_pairs_of(summary)}, none differs more than chance "
-            "alone may make it."
-        )
+        return f"No model is shown to be better than another: of the {_pairs_of(summary)}, none differs significantly."
     worse = [model for model in others if model not in not_worse(summary)]
     than = f"than {_listed([model.name for model in worse])}" if len(worse) < len(others) else "than all others"
     text = f"It is shown to be better {than}" if worse else "It is not shown to be better than any other"
     if worse and len(worse) < len(others):
         text += f", and not than the other {len(others) - len(worse)}"
-    return f"{text}; of the {_pairs_of(summary)}, {shown} {'differs' if shown == 1 else 'differ'} by more than chance."
+    return f"{text}; of the {_pairs_of(summary)}, {shown} {'differs' if shown == 1 else 'differ'} significantly."
 
 
 def _effects(summary: Summary) -> str:
