@@ -1,4 +1,4 @@
-"""`gel-fit find` against bare decoding and bare ONNX Runtime of the same pictures; and its start and memory."""
+"""`gel-fit find` against bare decoding and bare ONNX Runtime on the same pictures; its start and its memory."""
 
 import os
 import subprocess
@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from gel_lightning.data.drawn import draw_gel
+from gel_lightning.data.drawn.gels import draw_gel
 from gel_lightning.inference.exported import ExportedModel
 from gel_lightning.inference.find import Detector
 from gel_lightning.inference.listing import list_pictures
 
-SIZE, SMALL = (816, 612), (240, 200)  # half a megapixel; and what many are written in
+SIZE, SMALL = (816, 612), (240, 200)  # half a megapixel; size of the many pictures
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 ROUNDS = 3
-# Looks at the first N pictures of a folder, and prints the peak memory in MB.
+# Classifies the first N pictures of a folder, and prints the peak memory in MB.
 PEAK = """
 import re, sys
 from pathlib import Path
@@ -31,13 +32,13 @@ from gel_lightning.inference.find import Detector
 from gel_lightning.inference.listing import list_pictures
 files = list_pictures([sys.argv[1]]).files[: int(sys.argv[2])]
 assert sum(not found.row.error for found in Detector(cache_dir=sys.argv[3]).look(files)) == len(files)
-# Linux; ru_maxrss would be that of the process that has started this one, if that is larger.
+# On Linux ru_maxrss is at least that of the parent process.
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**10)
 """
 
 
 def draw(folder: Path, number: int, size: tuple[int, int]) -> list[Path]:
-    """Draws pictures, four JPEGs to a PNG, no two files with the same bytes."""
+    """Draws pictures, four JPEGs per PNG, all files with different bytes."""
     rng, contents = np.random.default_rng(0), []
     folder.mkdir()
     for i in range(min(number, 25)):
@@ -47,12 +48,12 @@ def draw(folder: Path, number: int, size: tuple[int, int]) -> list[Path]:
         path.unlink()
     for i in range(number):
         suffix, content = contents[i % len(contents)]
-        (folder / f"{i:05}{suffix}").write_bytes(content + str(i).encode())  # what follows the picture is not read
+        (folder / f"{i:05}{suffix}").write_bytes(content + str(i).encode())  # bytes after the picture are not read
     return sorted(folder.iterdir())
 
 
 def in_threads(function: Callable[[Any], Any], items: list[Any]) -> tuple[float, list[Any]]:
-    """Calls a function for each item on all cores; the seconds that takes, and the results."""
+    """Calls a function for each item on all cores; returns the seconds and the results."""
     with ThreadPoolExecutor(CORES) as pool:
         begun = time.perf_counter()
         results = list(pool.map(function, items))
@@ -60,7 +61,7 @@ def in_threads(function: Callable[[Any], Any], items: list[Any]) -> tuple[float,
 
 
 def decoded(path: Path) -> NDArray[np.uint8]:
-    """A picture as Pillow alone decodes it."""
+    """A picture decoded by Pillow alone."""
     with Image.open(path) as picture:
         return np.asarray(picture.convert("L"))
 
@@ -70,13 +71,13 @@ def one(model: ExportedModel, picture: NDArray[np.uint8]) -> NDArray[np.float32]
     return model(picture[None, None])
 
 
-def find(work: Path) -> list[tuple[str, str, str, bool]]:
-    """What, how much, what it should be, and whether it is."""
+def find(work: Path) -> list[Figure]:
+    """`gel-fit find` against bare decoding and bare ONNX Runtime."""
     number = 500
     paths = draw(work / "found", number, SIZE)
     files = list_pictures([work / "found"]).files
     times: dict[str, list[float]] = {"decoding": [], "network": [], "find": [], "again": [], "start": []}
-    for _ in range(ROUNDS):  # in turn, since the machine is faster and slower at times
+    for _ in range(ROUNDS):  # interleaved, because the speed of the machine varies
         with tempfile.TemporaryDirectory() as cache:
             detector = Detector(cache_dir=cache)
             classify = partial(one, detector.model)
@@ -99,15 +100,15 @@ def find(work: Path) -> list[tuple[str, str, str, bool]]:
     draw(work / "many", 20_000, SMALL)
     few, many = (peak(work, count) for count in (500, 20_000))
     return [
-        (
+        Figure(
             f"gel-fit find, {number} pictures of half a megapixel, against Pillow and ONNX Runtime in turn ({each})",
             f"{ours:.0f}/s : {bare:.0f}/s = {ours / bare:.2f}",
             "0.85",
             ours / bare >= 0.85,
         ),
-        ("the same once more, answers kept", f"{number / best['again']:.0f}/s", "-", True),
-        ("gel-fit find, one picture, the whole process", f"{best['start']:.2f} s", "≤ 1 s", best["start"] <= 1),
-        (
+        Figure("the same once more, answers kept", f"{number / best['again']:.0f}/s", "-", True),
+        Figure("gel-fit find, one picture, the whole process", f"{best['start']:.2f} s", "≤ 1 s", best["start"] <= 1),
+        Figure(
             "peak memory of gel-fit find, 500 and 20,000 pictures",
             f"{few:.0f} and {many:.0f} MB",
             "+ ≤ 50 MB",
@@ -117,7 +118,7 @@ def find(work: Path) -> list[tuple[str, str, str, bool]]:
 
 
 def peak(work: Path, count: int) -> float:
-    """Peak memory in MB of a process that looks at a number of pictures, none of them known."""
+    """Peak memory in MB of a process that classifies pictures without stored answers."""
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, "-c", PEAK, str(work / "many"), str(count), cache]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -1,7 +1,7 @@
-"""Reads damaged pictures of every format in processes of their own: python benchmarks/mutate.py [NUMBER] [SEED].
+"""Reads damaged pictures of every format in separate processes: python benchmarks/mutate.py [NUMBER] [SEED].
 
-Whatever the bytes, there is a grey picture or a PictureError. Prints how many came to which end, the longest time, the
-peak memory, and each file that ended otherwise; exits with 1 if one did.
+The result must be a grey picture or a PictureError. Prints the number of each, the longest time, the peak memory, and
+all files with another result; exits with 1 if there are any.
 """
 
 import io
@@ -26,7 +26,7 @@ from PIL import Image
 from gel_lightning.data.images import PictureError, read_picture
 
 NUMBER, SEED, PATIENCE = 20_000, 0, 120
-"""Files, the seed of the damage, and the seconds after which a file is one that hangs."""
+"""Number of files, seed of the damage, and seconds after which reading a file counts as hanging."""
 
 BORDERS = [0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1]
 
@@ -99,7 +99,7 @@ def sources() -> dict[str, bytes]:
 
 
 def damaged(content: bytes, random: np.random.Generator) -> bytes:
-    """Some bytes changed, a number set to a border, a part cut, repeated or zeroed; often near the start or the end."""
+    """Changes bytes, sets a number to an extreme, or cuts, repeats or zeroes a part, often near the start or end."""
     data, size = bytearray(content), len(content)
 
     def place() -> int:
@@ -132,7 +132,7 @@ def damaged(content: bytes, random: np.random.Generator) -> bytes:
 
 
 def mutations(number: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """The same files for the same seed."""
+    """Damaged files, the same for the same seed."""
     whole = list(sources().items())
     for index in range(number):
         name, content = whole[index % len(whole)]
@@ -140,7 +140,7 @@ def mutations(number: int, seed: int) -> Iterator[tuple[str, bytes]]:
 
 
 def read_all(number: int, seed: int, begin: int, now: "Synchronized[int]", results: Any) -> None:
-    """Reads the files from ``begin`` on; ``now`` is the one that is being read."""
+    """Reads the files from ``begin`` on; ``now`` is the index of the current one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture"
         for index, (name, content) in enumerate(mutations(number, seed)):

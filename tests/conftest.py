@@ -256,7 +256,7 @@ def fresh_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def no_plots() -> Iterator[None]:
     """Leaves out the figures of reports that this process makes: they take most of the time of a tiny comparison."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gel_lightning.comparison.report.plots", lambda _: [])
+        patch.setattr("gel_lightning.comparison.report.page.plots", lambda _: [])
         yield
 
 
@@ -265,7 +265,7 @@ def no_figures() -> Iterator[None]:
     """Leaves the figures out of the TensorBoard pages that this process makes: they take half of the time of a fit."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("_draw", "_project"):
-            patch.setattr(f"gel_lightning.training.callbacks.TensorBoardPages.{name}", lambda *_: None)
+            patch.setattr(f"gel_lightning.training.tensorboard_pages.TensorBoardPages.{name}", lambda *_: None)
         yield
 
 
@@ -326,3 +326,17 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def make_files(tmp_path: Path) -> Callable[..., Path]:
+    """Makes empty files in a folder, and returns the folder."""
+
+    def make(*names: str) -> Path:
+        for name in names:
+            path = tmp_path / "data" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path / "data"
+
+    return make

@@ -2,19 +2,26 @@
 
 import csv
 import json
+import os
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
-from gel_lightning.comparison.records import CURVES, PREDICTIONS, Outcome, model_folder, write_about, write_predictions
+from gel_lightning.comparison.about import write_about
+from gel_lightning.comparison.folder import CURVES, PREDICTIONS, model_folder
+from gel_lightning.comparison.predictions import Outcome, write_predictions
 from gel_lightning.core.files import replacing
 from gel_lightning.training.results import model_columns, rewrite_results
 
 BACKBONES, HEADS, OPTIMIZERS = ("resnet18", "mobilenet_v2"), ("single", "multi"), ("adam", "sgd")
 CLASSES = ("gel", "not_gel")
+
+file_names = st.binary(min_size=1, max_size=30).map(lambda name: os.fsdecode(name.replace(b"\0", b"")))
+some_text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10)
 
 
 def outcome(
@@ -151,3 +158,7 @@ def change_about(folder: Path, **values: Any) -> None:
     """Changes what is noted of a comparison."""
     path = folder / "about.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def outcomes_equal(one: Outcome, other: Outcome) -> bool:
+    return one[:3] == other[:3] and one.labels.tolist() == other.labels.tolist()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gel_lightning.cli.main import Parser
 from gel_lightning.cli.terminal import print_line
-from gel_lightning.comparison.records import pooled, read_predictions
+from gel_lightning.comparison.predictions import pooled, read_predictions
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import output_file, replacing
 from gel_lightning.inference.export import export

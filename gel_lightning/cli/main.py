@@ -37,25 +37,14 @@ from gel_lightning.cli.repeats import refuse_repeats
 from gel_lightning.cli.settings import explicit_settings, refuse_changes
 from gel_lightning.cli.terminal import print_line
 from gel_lightning.cli.trainer_settings import IntervalCheck, check_trainer_settings
-from gel_lightning.core.distributed import (
-    AlreadySaidError,
-    LostProcesses,
-    check_devices,
-    print_error,
-)
+from gel_lightning.core.distributed import AlreadySaidError, LostProcesses, check_devices, print_error
 from gel_lightning.core.errors import UNWRITABLE, GelError, explained, one_line
 from gel_lightning.core.files import plain_path
 from gel_lightning.core.store import clear_stores, default_cache_dir, list_stores
 from gel_lightning.core.xla import ask_no_cloud, tpu_accelerator
 from gel_lightning.data.datamodule import DATA_ROOT, GelDataModule
 from gel_lightning.inference.predict import PredictionsFile
-from gel_lightning.training.callbacks import (
-    EmptyRunRemover,
-    EpochSeed,
-    LastCheckpoint,
-    OneThread,
-    TensorBoardPages,
-)
+from gel_lightning.training.callbacks import EmptyRunRemover, EpochSeed, LastCheckpoint, OneThread
 from gel_lightning.training.checkpoint_files import BestCheckpoint, best_model_path, with_checkpoint_files
 from gel_lightning.training.checkpoints import read_checkpoint
 from gel_lightning.training.classes import DESCRIBED, name_import_path
@@ -66,6 +55,7 @@ from gel_lightning.training.results import HARDWARE, ResultsFile, short_names
 from gel_lightning.training.resuming import check_resumable
 from gel_lightning.training.runs import claim_folder, resumed_folder
 from gel_lightning.training.tensorboard import RunLogger
+from gel_lightning.training.tensorboard_pages import TensorBoardPages
 
 TRAINER_DEFAULTS = {
     "max_epochs": 20,
@@ -437,7 +427,7 @@ def data_command(args: Sequence[str]) -> int:
     """
     # Imported here because they take time that the other commands need not spend.
     from gel_lightning.data.check import check
-    from gel_lightning.data.drawn import draw_data_set
+    from gel_lightning.data.drawn.dataset import draw_data_set
 
     checks = Parser(description=PAGES["data check"].summary)
     checks.add_argument("--data.train_dir", type=Path, default=DATA_ROOT / "dataset", help="Training pictures.")

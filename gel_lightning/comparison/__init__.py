@@ -1,1 +1,1 @@
-"""The comparison of models: the grid of runs."""
+"""Comparing models: a grid of fits, their statistics and the report."""

@@ -20,16 +20,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from gel_lightning.cli.console import from_here, print_comparison, print_data, working
 from gel_lightning.cli.help import PAGES
-from gel_lightning.cli.main import (
-    CLI_OPTIONS,
-    GelCLI,
-    Parser,
-    check_settings,
-    training_callbacks,
-)
+from gel_lightning.cli.main import CLI_OPTIONS, GelCLI, Parser, check_settings, training_callbacks
 from gel_lightning.cli.terminal import print_line
 from gel_lightning.cli.trainer_settings import check_trainer_settings
-from gel_lightning.comparison.answer import answer
+from gel_lightning.comparison.about import read_about, this_machine, write_about
+from gel_lightning.comparison.curves import CurvesFile
+from gel_lightning.comparison.folder import CURVES, PREDICTIONS, REPORT, RESULTS, check_places, locked, model_folder
 from gel_lightning.comparison.folds import fit_fold, outcome
 from gel_lightning.comparison.grid import (
     BACKBONES,
@@ -41,34 +37,20 @@ from gel_lightning.comparison.grid import (
     present_accelerators,
     read_rows,
 )
-from gel_lightning.comparison.records import (
-    CURVES,
-    PREDICTIONS,
-    REPORT,
-    RESULTS,
-    CurvesFile,
-    Record,
-    check_places,
-    finished,
-    locked,
-    model_folder,
-    predictions_file,
-    read_about,
-    this_machine,
-    write_about,
-    write_predictions,
-)
-from gel_lightning.comparison.report import make_report
+from gel_lightning.comparison.predictions import predictions_file, write_predictions
+from gel_lightning.comparison.records import Record, finished
+from gel_lightning.comparison.report.answer import answer
+from gel_lightning.comparison.report.page import make_report
 from gel_lightning.comparison.settings import read_settings
 from gel_lightning.comparison.summary import rank
 from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.files import replacing
 from gel_lightning.data.named_sets import MAIN, name_of, part_of
-from gel_lightning.training.callbacks import COMPARED, TensorBoardPages
 from gel_lightning.training.descriptions import DEFAULT_OPTIMIZER
 from gel_lightning.training.progress import GridProgress
 from gel_lightning.training.results import HEADS, ResultsFile, add_result, class_name, model_columns, rewrite_results
 from gel_lightning.training.runs import claim_folder
+from gel_lightning.training.tensorboard_pages import COMPARED, TensorBoardPages
 
 # What a run of `gel-fit fit` does not take.
 OWN = ("backbones", "heads", "optimizers", "accelerators", "folds", "repeats", "resume")

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
 from gel_lightning.cli.main import listed, training_callbacks
-from gel_lightning.comparison.records import Outcome
+from gel_lightning.comparison.predictions import Outcome
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.folders import LabelledPictures
 from gel_lightning.data.named_sets import MAIN

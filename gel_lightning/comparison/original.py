@@ -1,4 +1,4 @@
-"""The 24 results of the original study, as facts to compare with."""
+"""The 24 results of the original study."""
 
 import csv
 import json
@@ -20,8 +20,8 @@ class Original(NamedTuple):
         levels: its backbone, head, optimizer and hardware.
         training_seconds: wall time of its 20 epochs.
         inference_seconds: wall time of predicting its test pictures.
-        right: test pictures that it was right about.
-        total: test pictures.
+        right: number of right answers on the test pictures.
+        total: number of test pictures.
     """
 
     model_id: int
@@ -33,12 +33,12 @@ class Original(NamedTuple):
 
     @property
     def accuracy(self) -> Estimate:
-        """The share of test pictures it was right about, with the exact interval."""
+        """The share of right answers, with its exact interval."""
         return exact_interval(self.right, self.total)
 
 
 def original_results() -> dict[int, Original]:
-    """Reads them, by number."""
+    """Reads the results, by number."""
     text = files("gel_lightning.comparison").joinpath("original_results.csv").read_text(encoding="utf-8")
     return {int(row["model_id"]): _result(row) for row in csv.DictReader(text.splitlines())}
 

@@ -1,6 +1,6 @@
-"""What the figures of a comparison prove: intervals, tests, and the effect of each factor.
+"""Statistics of a comparison: intervals, tests, and the effect of each factor.
 
-All functions take plain numbers and know of no model. scipy is imported where it is used, since that takes a second.
+All functions work on plain numbers. scipy is imported where it is used, because that takes a second.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ LEVEL = 1 - CONFIDENCE
 
 
 class Estimate(NamedTuple):
-    """A value and the ends of its 95 % interval; nan where there is none."""
+    """A value and the ends of its 95 % interval; NaN if there is none."""
 
     value: float
     low: float
@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How much the first of two is above the second, the ends of the 95 % interval of that, and its p-value."""
+    """The difference of two values, first minus second, with its 95 % interval and p-value."""
 
     value: float
     low: float
@@ -32,12 +32,12 @@ class Difference(NamedTuple):
 
     @property
     def shown(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 class Pair(NamedTuple):
-    """Two models, how they differ, and the p-value with Holm's correction over all pairs."""
+    """Two models, their difference, and its p-value with Holm's correction over all pairs."""
 
     first: str
     second: str
@@ -46,12 +46,12 @@ class Pair(NamedTuple):
 
     @property
     def shown(self) -> bool:
-        """Whether they differ, all pairs considered."""
+        """Whether they differ significantly, with all pairs considered."""
         return self.adjusted < LEVEL
 
 
 class Effect(NamedTuple):
-    """Two levels of a factor, and how they differ on average over the other factors."""
+    """Two levels of a factor, and their mean difference over the other factors."""
 
     factor: str
     first: str
@@ -72,27 +72,27 @@ def exact_interval(right: int, total: int) -> Estimate:
 
 
 def resampled(values: ArrayLike, share: float) -> Difference:
-    """Estimates the mean of a figure over the fits of a repeated cross-validation, and tests whether it is zero.
+    """Estimates the mean of a metric over the fits of a repeated cross-validation, and tests whether it is zero.
 
-    Fits of a cross-validation share training pictures, so their figures vary less than those of fits on new pictures
-    would, and the usual t-test takes chance for a difference far too often. The corrected resampled t-test puts
-    ``1 / fits + share`` in the place of ``1 / fits`` in the variance of the mean.
+    The fits of a cross-validation share training pictures, so their values vary less than those of independent fits,
+    and the usual t-test finds differences by chance far too often. The corrected resampled t-test replaces ``1 / fits``
+    in the variance of the mean by ``1 / fits + share``.
 
-    A paired test over pictures would be the other choice. It takes the trained models as given and asks what they
-    would do on other pictures. Here the question is which way to train is better, on other training pictures too;
-    and one test serves all metrics, of which ROC AUC, F1 and calibration are no means over pictures. The price: it is
-    somewhat too careful where models hardly depend on their training pictures.
+    The alternative is a paired test over pictures, which takes the trained models as given and asks how they would do
+    on other test pictures. Here the question is which way of training is better, on other training pictures too. And
+    one test serves all metrics; ROC AUC, F1 and calibration are not means over pictures. The price is that the test is
+    somewhat conservative if models hardly depend on their training pictures.
 
-    Where all fits have the very same figure other than zero, no variance can be estimated: the ends are nan, and p is
-    that of the sign test, 1 / 2 to the power of fits - 1.
+    If all fits have the same nonzero value, no variance can be estimated: the ends are NaN, and p is that of the sign
+    test, 2 ** (1 - fits).
 
     Source: C. Nadeau and Y. Bengio, "Inference for the generalization error", Machine Learning 52, 2003; for repeated
     cross-validation R. R. Bouckaert and E. Frank, "Evaluating the replicability of significance tests for comparing
     learning algorithms", PAKDD 2004.
 
     Args:
-        values: the figure, or the difference of two, of each fit, [fits].
-        share: number of test pictures of a fit over that of its others; 1 / (folds - 1).
+        values: of each fit, [fits]: a metric, or the difference of a metric between two models.
+        share: test pictures of a fit per training picture, 1 / (folds - 1).
     """
     from scipy import stats
 
@@ -100,7 +100,7 @@ def resampled(values: ArrayLike, share: float) -> Difference:
     mean, fits = float(values.mean()), len(values)
     if fits < 2:
         return Difference(mean, np.nan, np.nan, np.nan)
-    if np.ptp(values) < 1e-9:  # rounding makes equal figures differ in their last bits
+    if np.ptp(values) < 1e-9:  # equal values may differ in their last bits
         if abs(mean) < 1e-9:
             return Difference(0.0, 0.0, 0.0, 1.0)
         return Difference(mean, np.nan, np.nan, float(stats.binomtest(fits, fits).pvalue))
@@ -110,17 +110,17 @@ def resampled(values: ArrayLike, share: float) -> Difference:
 
 
 def group_shares(right: Sequence[int], total: Sequence[int]) -> NDArray[np.float64]:
-    """Values of groups whose mean is the share of all their pictures that are right, and whose spread is that of it.
+    """Values of groups whose plain mean and its variance are those of the share of right answers over all pictures.
 
-    A group counts by its pictures. The mean of shares weighted like that is a ratio of two sums, whose variance is
-    that of the plain mean of these values, to first order.
+    Groups are weighted by their pictures. This weighted mean is a ratio of two sums, whose variance equals that of the
+    plain mean of these values to first order.
 
     Source: W. G. Cochran, "Sampling Techniques", 3rd edition 1977, chapter 9A: single-stage cluster sampling with
     clusters of unequal sizes.
 
     Args:
-        right: pictures of each group that are right, [groups].
-        total: pictures of each group, [groups].
+        right: right answers in each group, [groups].
+        total: pictures in each group, [groups].
     """
     shares, sizes = np.asarray(right, dtype=float) / np.asarray(total), np.asarray(total, dtype=float)
     mean = np.average(shares, weights=sizes)
@@ -129,12 +129,12 @@ def group_shares(right: Sequence[int], total: Sequence[int]) -> NDArray[np.float
 
 
 def resampled_share(values: ArrayLike, share: float, bounded: bool = True) -> Estimate:
-    """Estimates the mean of a metric over fits as :func:`resampled` does; no interval where all fits have the same.
+    """Estimates the mean of a metric over fits with :func:`resampled`; no interval if all fits have the same value.
 
     Args:
         values: of each fit, [fits].
         share: as for :func:`resampled`.
-        bounded: whether it lies from 0 to 1, and so the ends of its interval.
+        bounded: whether the metric, and so its interval, is between 0 and 1.
     """
     value, low, high, _ = resampled(values, share)
     if np.ptp(np.asarray(values, dtype=float)) < 1e-9:
@@ -145,13 +145,13 @@ def resampled_share(values: ArrayLike, share: float, bounded: bool = True) -> Es
 
 
 def compare_pairs(scores: Mapping[str, ArrayLike], share: float) -> list[Pair]:
-    """Compares each two models, the better one first.
+    """Compares all pairs of models, the better one first.
 
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6,
     1979.
 
     Args:
-        scores: from 0 to 1, of each model, by its name, of the same fits, [fits].
+        scores: of each model by name, between 0 and 1, for the same fits, [fits].
         share: as for :func:`resampled`.
     """
     values = {name: np.asarray(score, dtype=float) for name, score in scores.items()}
@@ -167,7 +167,7 @@ def not_worse_than_best(scores: Sequence[ArrayLike], share: float, more_is_bette
     """Finds which models are not shown to be worse than the best, by the tests of :func:`compare_pairs`.
 
     Args:
-        scores: a metric of each model, of the same fits, [models, fits].
+        scores: a metric of each model for the same fits, [models, fits].
         share: as for :func:`resampled`.
         more_is_better: whether the best has the highest mean.
     """
@@ -182,8 +182,8 @@ def not_worse_than_best(scores: Sequence[ArrayLike], share: float, more_is_bette
 
 
 def _holm(tests: Sequence[float]) -> NDArray[np.float64]:
-    """The p-values with Holm's correction. statsmodels has it too, with a run of the garbage collector each time."""
-    p = np.nan_to_num(tests, nan=1.0)  # one fit alone shows no difference
+    """The p-values with Holm's correction. statsmodels' own runs the garbage collector each time."""
+    p = np.nan_to_num(tests, nan=1.0)  # a single fit shows no difference
     order = p.argsort()
     adjusted = np.empty(len(p))
     adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
@@ -191,15 +191,15 @@ def _holm(tests: Sequence[float]) -> NDArray[np.float64]:
 
 
 def factor_effects(levels: Sequence[Mapping[str, str]], scores: Sequence[ArrayLike], share: float) -> list[Effect]:
-    """Finds the effect of each factor: how its levels differ, averaged over the models that differ in nothing else.
+    """Finds the effect of each factor: the mean difference between models that differ in nothing else.
 
     Args:
-        levels: of each model, the level of each factor, [models].
-        scores: from 0 to 1, of each model, of the same fits, [models, fits].
+        levels: the level of each factor, for each model, [models].
+        scores: of each model, between 0 and 1, for the same fits, [models, fits].
         share: as for :func:`resampled`.
 
     Returns:
-        One effect for each two levels of a factor that some models differ in alone, the better level first.
+        One effect for each pair of levels in which some models differ alone, the better level first.
     """
     values = np.asarray(scores, dtype=float)
     effects = []
@@ -222,6 +222,6 @@ def factor_effects(levels: Sequence[Mapping[str, str]], scores: Sequence[ArrayLi
 
 
 def _of_shares(differences: NDArray[np.float64], share: float) -> Difference:
-    """How shares differ, which is by no more than 1."""
+    """The difference of shares, which is at most 1."""
     value, low, high, p = resampled(differences, share)
     return Difference(value, float(max(low, -1.0)), float(min(high, 1.0)), p)

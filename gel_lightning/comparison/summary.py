@@ -1,4 +1,4 @@
-"""From what models made of pictures to what a report says: metrics with intervals, ranking, tests."""
+"""Summarising a comparison: metrics with intervals, ranking, tests."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -8,15 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gel_lightning.comparison.records import (
-    FACTORS,
-    Comparison,
-    Outcome,
-    Record,
-    confusion_counts,
-    model_folder,
-    pooled,
-)
+from gel_lightning.comparison.folder import model_folder
+from gel_lightning.comparison.predictions import Outcome, confusion_counts, pooled
+from gel_lightning.comparison.records import FACTORS, Comparison, Record
 from gel_lightning.comparison.statistics import (
     Effect,
     Estimate,
@@ -32,7 +26,7 @@ from gel_lightning.training.metrics import measure, metrics_of_positive, positiv
 
 
 class Metric(NamedTuple):
-    """A metric: its key, what it is called, whether it lies from 0 to 1, and whether more of it is better."""
+    """A metric: its key, its name, whether it is between 0 and 1, and whether more is better."""
 
     key: str
     label: str
@@ -41,7 +35,7 @@ class Metric(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """How many pictures of a test set a model was right about, of how many, and the share with its exact interval."""
+    """The number of right answers on a test set, its size, and the accuracy with its exact interval."""
 
     right: int
     total: int
@@ -52,17 +46,17 @@ class ModelSummary(NamedTuple):
     """A model and its metrics.
 
     Attributes:
-        record: what it made of pictures.
-        right: how many of the fixed test pictures it was right about.
-        total: how many there are.
-        test_accuracy: the share of them, with its exact interval.
-        test: each metric on them, by key.
-        fits: each metric of each fit of the cross-validation, [fits]; empty if there was none, and accuracy alone
-            where groups were left out.
-        estimates: each metric with its interval: the mean over the fits of the cross-validation, or what it is on the
-            test pictures if there was none; then only accuracy has an interval.
-        name: what it is called; without the hardware if all models have the same.
-        named: what it made of each test set that has a name.
+        record: its results.
+        right: number of right answers on the fixed test pictures.
+        total: number of fixed test pictures.
+        test_accuracy: accuracy on these, with its exact interval.
+        test: each metric on these, by key.
+        fits: each metric for each fit of the cross-validation, [fits]; empty if there was none, and only accuracy if
+            groups were left out.
+        estimates: each metric with its interval: the mean over the fits of the cross-validation, or else the value on
+            the test pictures, where only accuracy has an interval.
+        name: for display, without the hardware if it is the same for all models.
+        named: its results on each named test set.
     """
 
     record: Record
@@ -77,26 +71,24 @@ class ModelSummary(NamedTuple):
 
     @property
     def chosen_by(self) -> tuple[float, float]:
-        """Accuracy and log loss that models are ranked by: cross-validated, or else on the validation pictures."""
+        """The accuracy and log loss that models are ranked by: cross-validated, or else on the validation pictures."""
         if self.fits:
             return self.estimates["accuracy"].value, self.estimates["log_loss"].value
         return self.record.validation
 
 
 class Summary:
-    """What a comparison shows.
+    """The metrics, ranking and tests of a comparison.
 
     Attributes:
-        comparison: of which.
-        metrics: that are measured.
-        models: best first: by accuracy, then by log loss; cross-validated, or else on the validation pictures. The
-            test pictures play no part, so that what the best makes of them is no result of having chosen it.
-        pairs: how each two differ in accuracy over the fits of a cross-validation; empty if there was none.
-        effects: of each factor on accuracy, likewise.
-        groups: number of different pictures that were cross-validated; near-duplicates count as one.
+        comparison: the comparison.
+        metrics: all metrics.
+        models: ranked by accuracy, then by log loss, cross-validated or else on the validation pictures. Test pictures
+            play no part in the ranking, so that it does not bias the results on them.
+        groups: number of different pictures in the cross-validation; near-duplicates count as one.
 
     Args:
-        comparison: that was read.
+        comparison: the comparison.
     """
 
     def __init__(self, comparison: Comparison) -> None:
@@ -132,13 +124,13 @@ class Summary:
 
     @property
     def left_out(self) -> list[str]:
-        """The groups that are the folds; empty if folds were dealt, or there was no cross-validation."""
+        """The groups that were left out one at a time; empty if folds were dealt or there was no cross-validation."""
         groups: list[str] = self.comparison.about["groups"]
         return groups
 
     @property
     def by_group(self) -> list[tuple[str, Tested]]:
-        """What the best model made of each group that was left out, the lowest accuracy first."""
+        """The results of the best model on each group that was left out, the lowest accuracy first."""
         groups = zip(self.left_out, map(_tested, self.models[0].record.folds), strict=True) if self.left_out else ()
         return sorted(groups, key=lambda group: (group[1].accuracy.value, -group[1].total))
 
@@ -149,19 +141,19 @@ class Summary:
 
     @property
     def no_spread(self) -> bool:
-        """Whether a model had the same accuracy in all fits, so that there is no spread to go by."""
+        """Whether a model had the same accuracy in all fits, so that its spread is unknown."""
         return any(np.ptp(model.fits["accuracy"]) == 0 for model in self.models if model.fits)
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """How each two models differ in accuracy, the better one first."""
+        """The differences in accuracy between all pairs of models; empty without cross-validation."""
         if not self.folds:
             return []
         return compare_pairs({model.name: model.fits["accuracy"] for model in self.models}, self.share)
 
     @cached_property
     def effects(self) -> list[Effect]:
-        """The effect of each factor on accuracy."""
+        """The effect of each factor on accuracy; empty without cross-validation."""
         if not self.folds:
             return []
         scores = [model.fits["accuracy"] for model in self.models]
@@ -169,9 +161,9 @@ class Summary:
 
     @cached_property
     def not_worse(self) -> dict[str, list[bool]]:
-        """Of each metric, which models are not shown to be worse than the best by it; all without cross-validation.
+        """For each metric, which models are not shown to be worse than the best; all without cross-validation.
 
-        By the corrected resampled t-test against the best, with Holm's correction over the others.
+        The test is the corrected resampled t-test against the best, with Holm's correction over the others.
         """
         if not self.folds:
             return {metric.key: [True] * len(self.models) for metric in self.metrics}
@@ -186,7 +178,7 @@ class Summary:
 
     @cached_property
     def factors(self) -> list[str]:
-        """The factors that have more than one level here."""
+        """The factors with more than one level in this comparison."""
         levels = [model.record.levels for model in self.models]
         return [factor for factor in FACTORS if len({level[factor] for level in levels}) > 1]
 
@@ -225,12 +217,12 @@ class Summary:
 
 
 def rank(accuracy: float, log_loss: float) -> tuple[float, float]:
-    """What models are sorted by, the best first. Rounded, since equal means may differ in their last bits."""
+    """The key that sorts models, best first. Rounded, because equal means may differ in their last bits."""
     return -round(accuracy, 9), log_loss
 
 
 def right_of(outcome: Outcome) -> int:
-    """How many pictures were taken for what they are."""
+    """The number of right answers."""
     return int(confusion_counts([outcome], outcome.probabilities.shape[1]).trace())
 
 
@@ -243,6 +235,6 @@ def _size(outcome: Outcome) -> int:
 
 
 def _different(folds: Iterable[Outcome], groups: Iterable[Iterable[str]]) -> int:
-    """How many different pictures there are in the folds; near-duplicates count as one."""
+    """The number of different pictures in the folds; near-duplicates count as one."""
     group = {path: number for number, paths in enumerate(groups) for path in paths}
     return len({group.get(path, path) for outcome in folds for path in outcome.paths})

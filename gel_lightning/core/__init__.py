@@ -1,1 +1,1 @@
-"""What every room uses."""
+"""What all other packages use; it knows nothing of pictures or networks."""

@@ -1,4 +1,4 @@
-"""Reading PyTorch files that anybody may have made: nothing in them is executed, and damage is found."""
+"""Reading PyTorch files from untrusted sources: nothing in them is executed, and damage is detected."""
 
 import errno
 import pickle
@@ -14,7 +14,7 @@ from torch import Tensor
 
 MAX_BYTES = 4 * 2**30
 ZIP_MAGIC = b"PK\x03\x04"
-PICKLE_MAGIC = b"\x80"  # with which older files of torch.save begin
+PICKLE_MAGIC = b"\x80"  # start of older files of torch.save
 
 
 class UnsafeFileError(ValueError):
@@ -22,19 +22,19 @@ class UnsafeFileError(ValueError):
 
 
 class DamagedFileError(ValueError):
-    """The file is not what :func:`torch.save` has written, or no longer."""
+    """The file was not written by :func:`torch.save`, or is damaged."""
 
 
 def load_plain(path: Path) -> Any:
     """Loads a file of :func:`torch.save` on the CPU, with ``weights_only=True``.
 
-    ``torch.load`` ignores the checksums of the archive, follows sizes that the file states, and waits for ever at a
-    named pipe; here all of that is checked before.
+    ``torch.load`` ignores the checksums of the archive, trusts the sizes in it, and waits forever at a named pipe. All
+    of this is checked first.
 
     Raises:
-        OSError: the file is absent, is a folder, pipe or device, or cannot be opened.
-        UnsafeFileError: loading it would need more than plain data.
-        DamagedFileError: anything else is wrong with it.
+        OSError: the file is missing, is a folder, pipe or device, or cannot be opened.
+        UnsafeFileError: the file holds more than plain data.
+        DamagedFileError: the file is damaged, too large, or of another format.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -55,18 +55,18 @@ def load_plain(path: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise UnsafeFileError("it holds more than plain data") from error
-        except Exception as error:  # on damaged files torch.load raises nearly anything
+        except Exception as error:  # torch.load raises nearly anything for damaged files
             raise DamagedFileError(_first_line(error)) from error
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no value is NaN or infinite; tensors of whole numbers always are finite."""
+    """Whether no value is NaN or infinite. Integer tensors always are finite."""
     floating = (tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel())
     return all(bool(torch.isfinite(extreme)) for tensor in floating for extreme in torch.aminmax(tensor))
 
 
 def _check_archive(file: IO[bytes], size: int) -> None:
-    """Compares each entry with its CRC-32, and the sizes they state with that of the file."""
+    """Checks the CRC-32 of each entry, and the stated sizes against that of the file."""
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
@@ -77,7 +77,7 @@ def _check_archive(file: IO[bytes], size: int) -> None:
                 with archive.open(entry) as part:
                     while part.read(2**20):
                         pass
-    except Exception as error:  # a damaged directory makes zipfile raise nearly anything
+    except Exception as error:  # zipfile raises nearly anything for a damaged directory
         raise DamagedFileError(_first_line(error)) from error
 
 

@@ -1,4 +1,4 @@
-"""The errors that a user can mend: ours, and what others raise for the same reasons."""
+"""Errors that a user can fix: our own, and those of the system and of libraries that have the same causes."""
 
 import errno
 import re
@@ -10,39 +10,39 @@ UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 )
-"""What the operating system says where a file cannot be written, and a person can do something about it."""
+"""Errors of writing a file that a user can do something about."""
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
-"""What it says where too many files are open: never the fault of the file that could not be opened."""
+"""Errors of opening any file when too many are open."""
 
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid.*(killed by signal: \w+|exited unexpectedly)", re.DOTALL)
 _NO_MEMORY = re.compile(r"can't allocate memory|Unable to allocate|not enough memory")
 
 
 class GelError(Exception):
-    """Something the user can mend: one line saying what is wrong, where, and what to do.
+    """An error that the user can fix, in one line: what is wrong, where, and what to do.
 
-    The command line prints the text and exits with status 1, with no traceback. Everything else that is
-    raised, apart from what :func:`explained` knows, is a bug of ours and keeps its traceback.
+    The command line prints the line and exits with status 1, without a traceback. Any other exception that
+    :func:`explained` does not know is a bug and keeps its traceback.
     """
 
     def __str__(self) -> str:
-        """The line, with what would end it or control a terminal escaped: names of files may hold anything."""
+        """The line, with line breaks and control characters escaped: file names may hold anything."""
         return printable(super().__str__())
 
 
 def missing_package(name: str, extra: str) -> GelError:
-    """Makes the error of a package that is not installed, and that an extra of this one brings."""
+    """Makes the error for a missing package that an extra of this one installs."""
     return GelError(f"{name} is not installed; run pip install 'gel-lightning[{extra}]'")
 
 
 def check_range(option: str, value: float, least: float, most: float) -> None:
-    """Refuses a number outside of a range, and one that is not a number.
+    """Refuses a number outside a range, and NaN.
 
     Args:
-        option: that gives it on the command line, such as ``--data.batch_size``.
+        option: its name on the command line, such as ``--data.batch_size``.
         value: the number.
-        least: the smallest that is allowed.
-        most: the largest.
+        least: the smallest allowed value.
+        most: the largest allowed value.
 
     Raises:
         GelError: names the option and the range.
@@ -57,10 +57,10 @@ def one_line(error: BaseException) -> str:
 
 
 def explained(error: Exception) -> str | None:
-    """Says in one line what a user can do about an error of the system or of a library; None if that is unknown.
+    """Says in one line what a user can do about an error of the system or a library; None if that is unknown.
 
-    Known are full disks and other places that cannot be written, too many open files, too little memory, a working
-    folder that was removed, and a worker process of a DataLoader that was killed.
+    Known are unwritable places such as full disks, too many open files, too little memory, a removed working folder,
+    and a killed DataLoader worker.
     """
     if isinstance(error, OSError):
         return _of_system(error)

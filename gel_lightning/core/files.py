@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and only where a file of ours may go."""
+"""Writing files atomically, and checks of the paths that users give for them."""
 
 import os
 import re
@@ -13,26 +13,26 @@ from typing import IO, Any
 from gel_lightning.core.errors import GelError
 
 LEFTOVER_SECONDS = 24 * 60 * 60
-"""Age from which a temporary file is taken as left behind by a killed process, and removed."""
+"""Age at which a temporary file counts as left behind by a killed process, and is removed."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""With these a cell begins that spreadsheets compute."""
+"""Spreadsheets take cells that begin with these for formulas."""
 
 
 @contextmanager
 def replacing(path: str | Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
-    """Opens a temporary file beside ``path`` and renames it to ``path`` when the block ends well.
+    """Opens a temporary file beside ``path`` and renames it to ``path`` when the block succeeds.
 
-    Where ``path`` is a symbolic link, the file that it points to is replaced. Temporary files of ``path`` that killed
-    processes left there more than :data:`LEFTOVER_SECONDS` ago are removed.
+    If ``path`` is a symbolic link, its target is replaced. Temporary files of ``path`` older than
+    :data:`LEFTOVER_SECONDS`, left by killed processes, are removed.
 
     Args:
-        path: the file to write; its folder is made if it is not there.
+        path: the file to write; its folder is created if missing.
         mode: ``"w"`` or ``"wb"``.
-        **options: as for :func:`open`, for example ``newline=""``. Text is UTF-8; what that cannot encode, such as a
-            byte of a file name that is not UTF-8, is written as an escape.
+        **options: as for :func:`open`, for example ``newline=""``. Text is UTF-8; what cannot be encoded, such as a
+            file name that is not UTF-8, is escaped.
 
     Yields:
-        The open file. If the block raises, the temporary file is removed and ``path`` is as it was.
+        The open file. If the block raises, the temporary file is removed and ``path`` stays unchanged.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -48,13 +48,13 @@ def replacing(path: str | Path, mode: str = "w", **options: Any) -> Iterator[IO[
     except FileNotFoundError as error:
         if not path.parent.is_dir():  # removed meanwhile
             raise
-        # /proc, say, takes no new file.
+        # The folder takes no new files: /proc, for example.
         raise GelError(f"{path}: cannot be written there ({error.strerror}); name another place") from error
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, mode, **options) as file:
             yield file
-        # mkstemp makes files for their owner alone; a result is as readable as any other new file.
+        # mkstemp makes files private; results get the permissions of any other new file.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException as error:
@@ -65,12 +65,12 @@ def replacing(path: str | Path, mode: str = "w", **options: Any) -> Iterator[IO[
 
 
 def output_file(path: str | Path, option: str, *suffixes: str) -> Path:
-    """Refuses to write results over a file of another kind, such as a picture, by the suffix of its name.
+    """Refuses a path for results whose suffix is of another kind of file, such as a picture.
 
     Args:
         path: the file to write.
         option: that names it on the command line.
-        suffixes: those that it may have, in lower case.
+        suffixes: that are allowed, in lower case.
 
     Returns:
         The path.
@@ -85,10 +85,10 @@ def output_file(path: str | Path, option: str, *suffixes: str) -> Path:
 
 
 def regular_file(path: str | Path, option: str | None = None) -> Path:
-    """Refuses a place where there is something other than a regular file, a link to one, or nothing.
+    """Refuses a path at which there is anything but a regular file, a link to one, or nothing.
 
     Args:
-        path: where a file is to be written or read.
+        path: of a file to write or read.
         option: that names it on the command line.
 
     Returns:
@@ -102,7 +102,7 @@ def regular_file(path: str | Path, option: str | None = None) -> Path:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return path  # what is wrong with its folder shows when the file is opened
+        return path  # problems of the folder are reported when the file is opened
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
         raise GelError(f"{path}: is {kind}, not a file; name another{f' with {option}' if option else ''}")
@@ -110,11 +110,10 @@ def regular_file(path: str | Path, option: str | None = None) -> Path:
 
 
 def plain_path(path: str | Path, option: str) -> Path:
-    """Makes the path of a run absolute, and refuses one that Lightning or TensorBoard would not take as a path.
+    """Makes the path of a run absolute, and refuses one that Lightning or TensorBoard cannot use.
 
-    Lightning and TensorBoard open files through fsspec, to which ``scheme://...`` is a URL and ``a::b`` a chain of
-    file systems: of ``/home/me/data::v2`` it would write to ``/home/me/data``. TensorBoard fails where a name is not
-    UTF-8.
+    Both open files through fsspec, which takes ``scheme://...`` for a URL and ``a::b`` for a chain of file systems:
+    for ``/home/me/data::v2`` it would write to ``/home/me/data``. TensorBoard fails on names that are not UTF-8.
 
     Args:
         path: of a file or folder.
@@ -138,14 +137,14 @@ def remove_leftovers(folder: Path, name: str) -> None:
     """Removes old temporary files of :func:`replacing` from a folder.
 
     Args:
-        folder: where they are.
-        name: regular expression of the names of the files that they were to become.
+        folder: to clean up.
+        name: regular expression of the names of the final files.
     """
     own, before = re.compile(rf"\.{name}\..+\.tmp"), time.time() - LEFTOVER_SECONDS
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if own.fullmatch(entry.name):
-                with suppress(OSError):  # another process removes it, too
+                with suppress(OSError):  # another process may have removed it
                     if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < before:
                         Path(entry.path).unlink()
 
@@ -157,10 +156,10 @@ def _umask() -> int:
 
 
 def formula_free(path: str) -> str:
-    """A path as a CSV file has it, so that no spreadsheet computes it: ``./=1+1.png`` for ``=1+1.png``."""
+    """Makes a path safe for a CSV cell, so that no spreadsheet takes it for a formula: ``./=1+1.png``."""
     return f"./{path}" if path.startswith(FORMULA_STARTS) else path
 
 
 def text_cell(text: str) -> str:
-    """A text as a CSV file has it, so that no spreadsheet computes it; a sign alone is no formula."""
+    """Makes a text safe for a CSV cell, so that no spreadsheet takes it for a formula."""
     return f"'{text}" if text.startswith(FORMULA_STARTS) and len(text) > 1 else text

@@ -1,4 +1,4 @@
-"""Progress bars, on stderr where that is a terminal; nothing here imports PyTorch."""
+"""Progress bars on stderr, if it is a terminal. Imports no PyTorch."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-"""Environment variables in which launchers of several processes tell each its rank."""
+"""Environment variables in which launchers tell each process its rank."""
 
 
 class _Speed(ProgressColumn):
@@ -31,12 +31,12 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def picture_progress(text: str, pictures: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Shows a bar over pictures while the block runs, if stderr is a terminal; of several processes the first does.
+    """Shows a bar over pictures while the block runs, on rank 0 and if stderr is a terminal.
 
     Args:
         text: what is being done.
-        pictures: how many there are.
-        shown: False shows nothing.
+        pictures: number of pictures.
+        shown: whether to show the bar.
 
     Yields:
         A function that advances the bar by a number of pictures.
@@ -50,12 +50,12 @@ def picture_progress(text: str, pictures: int, shown: bool = True) -> Iterator[C
 
 
 def progress_bar(*count: ProgressColumn, shown: bool = True) -> Progress:
-    """Makes a bar, with columns that count what is done, and the time it took and will take."""
+    """Makes a bar with columns that count, elapsed time and remaining time."""
     return _bar((*count, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()), shown)
 
 
 def _bar(columns: tuple[ProgressColumn, ...], shown: bool, transient: bool = False) -> Progress:
     console = Console(stderr=True)
     first = (TextColumn("{task.description}"), BarColumn(bar_width=10))
-    disable = not (shown and console.is_terminal)  # in a file a bar is but noise
+    disable = not (shown and console.is_terminal)  # a bar is only noise in a file
     return Progress(*first, *columns, console=console, disable=disable, transient=transient)

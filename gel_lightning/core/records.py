@@ -1,4 +1,4 @@
-"""Files of records, each with a checksum: NumPy's ``.npy``, which cannot hold code."""
+"""Files of records, each with a checksum, in NumPy's ``.npy`` format, which cannot contain code."""
 
 import io
 import os
@@ -18,19 +18,19 @@ from gel_lightning.core.errors import OUT_OF_FILES, GelError
 from gel_lightning.core.files import replacing
 
 CHUNK_BYTES = 2**20
-"""Bytes of a file that are in memory at once."""
+"""Bytes of a file that are read at once."""
 SMALL_BYTES = 64 * 2**10
-"""A file of no more bytes is kept in memory, so that a store of very many of them needs few open files."""
+"""Files up to this size are kept in memory, so that a store of many files needs few open ones."""
 
 
 def record_type(dtype: DTypeLike, length: int) -> np.dtype[Any]:
-    """The type of a record: the digest of a picture, and the row of numbers that was computed from it."""
+    """The type of a record: the digest of a picture, and the row of numbers computed from it."""
     numbers = np.dtype(dtype).newbyteorder("<")
     return np.dtype([("picture", "S32"), ("seconds", "<f4"), ("checksum", "<u4"), ("row", numbers, (length,))])
 
 
 class RecordFile:
-    """A file of records that is open for reading.
+    """A file of records, open for reading.
 
     Args:
         path: of the file.
@@ -49,10 +49,10 @@ class RecordFile:
         return (self._size - self._start) // self.dtype.itemsize
 
     def chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Reads all records, some at a time, each time into the same memory.
+        """Reads all records in chunks, all into the same memory.
 
         Yields:
-            The place of the first of them, and the records.
+            The index of the first record of the chunk, and the records.
         """
         records = np.empty(min(max(1, CHUNK_BYTES // self.dtype.itemsize), self.count), self.dtype)
         for first in range(0, self.count, len(records) or 1):
@@ -61,7 +61,7 @@ class RecordFile:
             yield first, records[: read // self.dtype.itemsize]
 
     def kept(self) -> "KeptRecords":
-        """What reads single records, after this file is closed and even removed."""
+        """Makes a reader of single records, which works after this file is closed and even removed."""
         if self._size > SMALL_BYTES:
             return KeptRecords(self.path, self._start, self.dtype, os.dup(self._file.fileno()))
         self._file.seek(0)
@@ -71,14 +71,13 @@ class RecordFile:
 class KeptRecords:
     """Reads the rows of single records of a file.
 
-    The file is read and not mapped into memory: where a mapped one is cut short by another program, the system ends
-    this process.
+    The file is read and not memory-mapped: if another program truncates a mapped file, reading it kills this process.
 
     Args:
         path: of the file.
         start: of the first record in it, in bytes.
         dtype: of the records.
-        content: of the file, or a descriptor of it, which is closed with this object.
+        content: of the file, or its file descriptor, which is closed with this object.
     """
 
     def __init__(self, path: Path, start: int, dtype: np.dtype[Any], content: bytes | int) -> None:
@@ -89,10 +88,10 @@ class KeptRecords:
             weakref.finalize(self, os.close, content)
 
     def row(self, number: int) -> bytes:
-        """Reads the row of the record with a number, counted from 0.
+        """Reads the row of record ``number``, counted from 0.
 
         Raises:
-            GelError: the file has been cut short.
+            GelError: the file was truncated.
         """
         start = self._start + number * self._step
         if isinstance(self._content, bytes):
@@ -109,10 +108,10 @@ def opened_records(path: Path, dtype: np.dtype[Any] | None = None) -> Iterator[R
 
     Args:
         path: of the file.
-        dtype: of the records; None takes any.
+        dtype: of the records; by default any.
 
     Yields:
-        The file; None if it is gone, cannot be read, or is something else.
+        The file; None if it is missing, unreadable, or not a file of such records.
 
     Raises:
         OSError: this process has too many open files.
@@ -135,25 +134,25 @@ def write_records(folder: Path, dtype: np.dtype[Any], parts: Iterable[NDArray[An
     """Writes a new file of records.
 
     Args:
-        folder: where it goes, under a name that nothing else has.
+        folder: in which the file gets a unique name.
         dtype: of the records.
-        parts: the records, some at a time.
+        parts: the records in chunks.
 
     Raises:
-        OSError: it cannot be written; nothing is left of it.
+        OSError: it cannot be written; nothing is left behind.
     """
     with replacing(folder / f"{uuid4().hex}.npy", "wb") as file:
         _write_header(file, dtype, 0)
         count = 0
         for records in parts:
-            file.write(records.tobytes())  # NumPy's own writing does not say that the disk is full
+            file.write(records.tobytes())  # ndarray.tofile does not report a full disk
             count += len(records)
         file.seek(0)
-        _write_header(file, dtype, count)  # NumPy leaves room for longer numbers
+        _write_header(file, dtype, count)  # NumPy reserves space for longer numbers
 
 
 def checksums(records: NDArray[Any], indices: NDArray[np.intp]) -> NDArray[np.uint32]:
-    """CRC-32 of some records, each without its checksum: the four bytes from the 36th on."""
+    """CRC-32 of some records, each without its checksum in bytes 36 to 40."""
     data, size = memoryview(records.view(np.uint8).reshape(-1).data), records.dtype.itemsize
     starts = (indices * size).tolist()
     return np.array([zlib.crc32(data[i + 40 : i + size], zlib.crc32(data[i : i + 36])) for i in starts], np.uint32)
@@ -170,6 +169,6 @@ def _header(file: IO[bytes]) -> np.dtype[Any] | None:
         if np.lib.format.read_magic(file) != (2, 0):
             return None
         shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    except Exception:  # a damaged header makes NumPy raise nearly anything
+    except Exception:  # NumPy raises nearly anything for a damaged header
         return None
     return dtype if len(shape) == 1 and (dtype.names or ())[:3] == ("picture", "seconds", "checksum") else None

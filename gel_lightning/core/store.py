@@ -1,4 +1,4 @@
-"""Rows of numbers on disk, found again by the content of the pictures they were computed from."""
+"""Stores of rows of numbers on disk, found by the content of the pictures that they were computed from."""
 
 import hashlib
 import json
@@ -22,13 +22,13 @@ OWN_FILE = rf"({re.escape(KEY_FILE)}|[0-9a-f]{{32}}\.npy)"
 """Regular expression of the names of a store's files."""
 
 FLUSH_BYTES, FLUSH_SECONDS, FLUSH_SHARE = 64 * 2**20, 10.0, 0.1
-"""Rows are written when there are so many bytes of them, or after so many seconds, or this share of the time so far."""
+"""Rows are written at this size, or after the longer of these seconds and this share of the time so far."""
 FEW_FILES = 16
-"""Small files are merged when there are more of them: each file of a store may have to be kept open."""
+"""Small files are merged when there are more than this, because each file may have to be kept open."""
 
 
 def default_cache_dir() -> Path:
-    """The folder of this user where stores are kept if no other is named."""
+    """The folder of this user in which stores are kept by default."""
     return platformdirs.user_cache_path("gel-lightning")
 
 
@@ -37,11 +37,11 @@ class StoreError(GelError):
 
 
 class StoredRows:
-    """The rows of some pictures in a store, which are read from disk each time that they are taken.
+    """The rows of some pictures in a store, read from disk each time they are taken.
 
     Attributes:
-        missing: which of the pictures have no row, [n].
-        seconds: time in seconds that computing the rows took when it was done.
+        missing: which pictures have no row, [n].
+        seconds: time that computing the rows took, when they were computed.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class StoredRows:
         """Reads the rows of some pictures, [len(indices), length]; none of them may be missing.
 
         Raises:
-            GelError: a file was cut short since it was looked through.
+            GelError: a file was truncated since it was searched.
         """
         assert not self.missing[np.asarray(indices, np.intp)].any()
         rows = bytearray().join([self._files[self._file[index]].row(self._row[index]) for index in indices])
@@ -68,17 +68,17 @@ class StoredRows:
 
 
 class Store:
-    """Rows of one kind in one folder, in files that are never changed once they are written.
+    """Rows of one kind in one folder, in files that are never changed once written.
 
-    A file holds any number of rows, each with the digest of its picture and a checksum of its own. A row that
-    is damaged or cut off counts as missing, and is computed again. Small files are merged when rows are added.
-    Processes may read and add at once: at worst a row is there twice.
+    A file holds any number of rows, each with the digest of its picture and a checksum. A damaged or truncated row
+    counts as missing and is computed again. Small files are merged when rows are added. Several processes may read
+    and add rows at once; at worst a row is stored twice.
 
     Args:
         root: folder of all stores.
         key: everything that the rows depend on besides the content of the pictures, as JSON data.
         dtype: of the numbers.
-        length: numbers a row.
+        length: numbers per row.
     """
 
     def __init__(self, root: Path, key: Mapping[str, Any], dtype: DTypeLike, length: int) -> None:
@@ -90,10 +90,10 @@ class Store:
         """Looks up the rows of pictures.
 
         Args:
-            digests: the :func:`~gel_lightning.data.images.picture_digest` of each, n of them.
+            digests: the :func:`~gel_lightning.data.images.picture_digest` of each of n pictures.
 
         Raises:
-            OSError: there are more files than this process may have open.
+            OSError: the process may not open so many files.
         """
         wanted, places = np.unique(np.array(digests, dtype="S32"), return_inverse=True)
         file, row = np.full(len(wanted), -1, np.intp), np.full(len(wanted), -1, np.intp)
@@ -115,13 +115,13 @@ class Store:
 
     @contextmanager
     def adding(self) -> Iterator[Callable[[Sequence[bytes], NDArray[Any]], None]]:
-        """Adds rows while they are computed in the block, and keeps what is there if it is interrupted.
+        """Adds rows while the block computes them, and keeps those that are done if it is interrupted.
 
         Yields:
             A function that takes the digests of n pictures and their rows, [n, length].
 
         Raises:
-            StoreError: the folder cannot be written; the store is as it was.
+            StoreError: the folder cannot be written; the store stays unchanged.
         """
         digests: list[bytes] = []
         rows: list[NDArray[Any]] = []
@@ -139,7 +139,7 @@ class Store:
         def add(more: Sequence[bytes], computed: NDArray[Any]) -> None:
             nonlocal size
             digests.extend(more)
-            # Each at once: NumPy makes floats of signed and unsigned numbers together.
+            # Converted one by one: concatenating signed and unsigned integers gives floats.
             rows.append(np.asarray(computed, self.dtype["row"].base))
             size += rows[-1].nbytes
             now = time.perf_counter()
@@ -153,18 +153,18 @@ class Store:
                 write()
             raise
         write()
-        with suppress(OSError):  # where it cannot be merged, more files stay open
+        with suppress(OSError):  # without merging, more files stay open
             self._merge()
 
     def _write(self, digests: Sequence[bytes], rows: NDArray[Any], seconds: float) -> None:
-        """Writes a file of rows that took a time to compute."""
+        """Writes a file of rows that took ``seconds`` to compute."""
         records = np.zeros(len(digests), self.dtype)
         records["picture"] = digests
         records["seconds"] = seconds / len(digests)
         records["row"] = rows
         records["checksum"] = checksums(records, np.arange(len(records)))
         try:
-            with suppress(FileNotFoundError):  # the folder was cleared meanwhile
+            with suppress(FileNotFoundError):  # another process cleared the folder
                 return self._write_files(records)
             self._write_files(records)
         except OSError as error:
@@ -181,10 +181,10 @@ class Store:
         write_records(self.folder, self.dtype, [records])
 
     def _merge(self) -> None:
-        """Puts small files together where there are many, so that few have to be open later.
+        """Merges small files if there are many, so that few have to be open later.
 
-        Each row is in a file at any time: the others are removed once the new one is there. So is what killed processes
-        have left. Where two processes merge at once, rows may be there twice until the next time.
+        The old files, and those left by killed processes, are removed only once the new one is complete. If two
+        processes merge at once, rows may be stored twice until the next merge.
         """
         sizes = {path: path.stat().st_size for path in self.folder.glob("*.npy") if path.is_file()}
         large = max(FLUSH_BYTES, sum(sizes.values()) // (2 * FEW_FILES))
@@ -198,7 +198,7 @@ class Store:
             path.unlink(missing_ok=True)
 
     def _each_once(self, paths: Sequence[Path], read: list[Path]) -> Iterator[NDArray[Any]]:
-        """Yields the whole rows of files, each picture's once, and appends the files to ``read``."""
+        """Yields the undamaged rows of files, one per picture, and appends the files to ``read``."""
         seen: set[bytes] = set()
         for path in paths:
             with opened_records(path, self.dtype) as file:
@@ -215,7 +215,7 @@ class Store:
                     read.append(path)
 
     def _files(self) -> Iterator[Path]:
-        """The files of rows, with those that appear while these are read: another process may merge them."""
+        """The files of rows, including those that appear meanwhile: another process may merge files."""
         seen: set[Path] = set()
         while new := sorted(set(self.folder.glob("*.npy")) - seen):
             seen.update(new)
@@ -225,14 +225,14 @@ class Store:
 def _places(
     pictures: NDArray[Any], wanted: NDArray[Any], missing: NDArray[np.bool_]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Finds the wanted pictures, which are sorted, that are still missing: their places there and in ``pictures``."""
+    """Finds the missing ones of the sorted ``wanted`` pictures: their indices in ``wanted`` and in ``pictures``."""
     place = np.minimum(np.searchsorted(wanted, pictures), len(wanted) - 1)
     candidate = np.flatnonzero((wanted[place] == pictures) & missing[place])
     return place[candidate], candidate
 
 
 class Contents(NamedTuple):
-    """What a store holds: its folder, its key, its rows and its bytes on disk."""
+    """What a store holds: its folder, key, number of rows and size in bytes."""
 
     folder: Path
     key: dict[str, Any]
@@ -241,12 +241,12 @@ class Contents(NamedTuple):
 
 
 def list_stores(root: Path) -> list[Contents]:
-    """Lists the stores below a folder, the largest first."""
+    """Lists the stores in a folder, the largest first."""
     return sorted((_contents(folder) for folder in _stores(root)), key=lambda contents: -contents.size)
 
 
 def clear_stores(root: Path) -> int:
-    """Removes all stores below a folder, and nothing else that may lie there.
+    """Removes all stores in a folder, and nothing else that may be there.
 
     Returns:
         The number of bytes that were freed.
@@ -254,10 +254,10 @@ def clear_stores(root: Path) -> int:
     freed = 0
     for folder in _stores(root):
         for path in _own_files(folder):
-            with suppress(FileNotFoundError):  # another process is clearing
+            with suppress(FileNotFoundError):  # another process may be clearing
                 freed += path.stat().st_size
                 path.unlink()
-        with suppress(OSError):  # something else is in it, or another process has just added to it
+        with suppress(OSError):  # not empty: other files, or another process has just added some
             folder.rmdir()
     return freed
 
@@ -268,7 +268,7 @@ def _stores(root: Path) -> list[Path]:
 
 
 def _own_files(folder: Path) -> list[Path]:
-    """The files that a store has written; what a killed process has left of one is among them."""
+    """The files of a store, including temporary ones left by killed processes."""
     own = re.compile(rf"(\.)?{OWN_FILE}(?(1)\..*\.tmp)")
     return [path for path in folder.glob("*") if own.fullmatch(path.name) and path.is_file()]
 
@@ -282,11 +282,11 @@ def _contents(folder: Path) -> Contents:
     key: dict[str, Any] = {}
     with suppress(ValueError, OSError, GelError):
         found = json.loads(regular_file(folder / KEY_FILE).read_bytes())
-        if _name(found) == folder.name:  # else it is damaged, or no key
+        if _name(found) == folder.name:  # else the key is damaged
             key = found
     rows = size = 0
     for path in _own_files(folder):
-        with suppress(FileNotFoundError):  # another process is clearing
+        with suppress(FileNotFoundError):  # another process may be clearing
             size += path.stat().st_size
         if path.suffix == ".npy":
             with opened_records(path) as records:

@@ -8,13 +8,13 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 def printable(text: object) -> str:
     r"""Escapes what would end a line, control the terminal, reorder text, or cannot be encoded.
 
-    - Control characters, with which every escape sequence of a terminal begins, become ``\t``, ``\n``, ``\x1b`` ...
+    - Control characters, which begin all escape sequences of terminals, become ``\t``, ``\n``, ``\x1b`` ...
     - Line and paragraph separators and bidirectional overrides become ``\u2028``, ``\u202e`` ...
-    - A byte of a file name that is not UTF-8, which Python keeps as a lone surrogate, becomes ``\udcff``.
+    - Bytes of file names that are not UTF-8, which Python keeps as lone surrogates, become ``\udcff`` ...
 
-    Everything else stays as it is, backslashes too, so that escaping twice changes nothing.
+    Everything else stays unchanged, backslashes too, so that escaping twice has no effect.
 
     Args:
-        text: anything that has a text.
+        text: anything that :class:`str` accepts.
     """
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))

@@ -1,4 +1,4 @@
-"""What Lightning needs to run its TPU path where there is no TPU, and what XLA wants of a run."""
+"""What XLA needs: an accelerator for machines without a TPU, batches of one shape, and flushing."""
 
 import os
 from importlib.util import find_spec
@@ -14,49 +14,49 @@ from torch.nn import functional
 from gel_lightning.core.errors import GelError
 
 NO_LABEL = -100
-"""The label of what fills a batch up: the loss of torch leaves it out."""
+"""The label of padding, which torch's cross-entropy ignores."""
 DEVICES, GOOGLE = Path("/sys/bus/pci/devices"), "0x1ae0"
 
 
 class XLAOnCPU(XLAAccelerator):
-    """Lightning's XLA accelerator for ``PJRT_DEVICE=CPU``, where it would count no devices.
+    """Lightning's XLA accelerator for ``PJRT_DEVICE=CPU``, for which Lightning's own finds no devices.
 
-    Strategy, precision and checkpoints are those of a TPU, and XLA compiles the same programs for the CPU.
+    Strategy, precision and checkpoints are as on a TPU, and XLA compiles the same programs for the CPU.
     """
 
     @staticmethod
-    def auto_device_count() -> int:  # type: ignore[override]  # it is cached there
-        """One, for which XLA takes all cores."""
+    def auto_device_count() -> int:  # type: ignore[override]  # cached in the base class
+        """One device, for which XLA uses all cores."""
         return 1
 
     @staticmethod
     def parse_devices(devices: int | str | list[int]) -> int:
-        """Takes one, or as many as there are.
+        """Accepts one device or all.
 
         Raises:
-            GelError: more are asked for.
+            GelError: for more than one device.
         """
         if devices not in (1, -1, "1", "-1", "auto", [0]):
             raise GelError(f"XLA takes the whole processor for one device, not {devices}; give --trainer.devices 1")
         return 1
 
     @staticmethod
-    def is_available() -> bool:  # type: ignore[override]  # likewise
-        """True, for who asks for it has torch_xla."""
+    def is_available() -> bool:  # type: ignore[override]  # cached in the base class
+        """True: it is only used if torch_xla is installed."""
         return True
 
 
 def tpu_accelerator(option: str = "--trainer.accelerator") -> str | Accelerator:
-    """Finds what a trainer is to take for ``tpu`` here.
+    """Finds the accelerator that ``tpu`` stands for on this machine.
 
     Args:
-        option: of the command line that chooses accelerators.
+        option: of the command line that chose ``tpu``, for error messages.
 
     Returns:
-        ``tpu``; or where ``PJRT_DEVICE=CPU`` asks for it, an accelerator that runs the same on the CPU.
+        ``tpu``; with ``PJRT_DEVICE=CPU``, an accelerator that runs the same programs on the CPU.
 
     Raises:
-        GelError: there is no torch_xla, or no TPU.
+        GelError: torch_xla is not installed, or there is no TPU.
     """
     ways = f"set PJRT_DEVICE=CPU to run the same XLA programs on the processor, or leave XLA with {option} cpu"
     if find_spec("torch_xla") is None:
@@ -69,10 +69,10 @@ def tpu_accelerator(option: str = "--trainer.accelerator") -> str | Accelerator:
 
 
 def ask_no_cloud() -> None:
-    """Has torch_xla look for TPUs without asking the metadata server of a cloud, unless this may be Google's.
+    """Stops torch_xla from querying the metadata server of Google Cloud, unless this machine may be in it.
 
-    Lightning asks torch_xla in every trainer, and that the server, with no limit of time. Its settings say here that
-    there is none to ask; the number of chips is counted from this machine's own devices, whatever their kind is.
+    Lightning looks for TPUs in every trainer, and torch_xla then waits for the server without a timeout. With these
+    environment variables it only counts the chips among the PCI devices of this machine; the type does not matter.
     """
     vendors = DEVICES.glob("*/vendor")
     if find_spec("torch_xla") is None or any(vendor.read_text().strip() == GOOGLE for vendor in vendors):
@@ -82,12 +82,12 @@ def ask_no_cloud() -> None:
 
 
 def on_xla(trainer: Trainer | None) -> bool:
-    """Whether what a trainer runs is compiled by XLA, and anew for each shape."""
+    """Whether a trainer runs on XLA, which compiles a program for each shape of input."""
     return trainer is not None and isinstance(trainer.accelerator, XLAAccelerator)
 
 
 def device_name(device: torch.device) -> str:
-    """What torch calls a device."""
+    """The name of a device in torch."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "xla":
@@ -98,15 +98,15 @@ def device_name(device: torch.device) -> str:
 
 
 def padded(values: Tensor, size: int, fill: float = 0) -> Tensor:
-    """Fills a batch up to a size, so that XLA sees one shape."""
+    """Pads a batch to ``size`` rows, so that XLA sees one shape."""
     missing = size - len(values)
     return functional.pad(values, [0, 0] * (values.ndim - 1) + [0, missing], value=fill) if missing > 0 else values
 
 
 class PaddedBatches:
-    """Makes batches filled up to one size: pictures or vectors with zeros, and numbers of them with :data:`NO_LABEL`.
+    """Collates batches padded to one size: pictures or features with zeros, labels and indices with :data:`NO_LABEL`.
 
-    Such numbers are labels and indices; what is no tensor stays as it is.
+    Anything that is not a tensor stays unchanged.
 
     Args:
         collate: makes a batch of items.
@@ -126,10 +126,10 @@ class PaddedBatches:
         return type(values)(*(padded(one, self.size) for one in values)), *filled  # a named tuple of tensors
 
 
-def run_gathered(trainer: Trainer) -> None:
-    """Has XLA run what has gathered since the last batch.
+def sync_xla(trainer: Trainer) -> None:
+    """Flushes pending XLA operations.
 
-    Lightning does so after each batch that is trained on, and not after others: a whole epoch would be one program.
+    Lightning flushes them after training batches only; otherwise a whole epoch would become one program.
     """
     if on_xla(trainer):
         import torch_xla

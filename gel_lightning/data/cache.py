@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gel_lightning.core.progress import picture_progress
 from gel_lightning.core.store import Store
+from gel_lightning.data.duplicates import HASHES, perceptual_hashes
 from gel_lightning.data.images import (
     DECODING,
     PictureError,
@@ -25,7 +26,6 @@ from gel_lightning.data.images import (
 )
 from gel_lightning.data.reading import MANY_PICTURES, READING_THREADS, in_threads, windows
 from gel_lightning.data.resizing import resized
-from gel_lightning.data.splits import HASHES, perceptual_hashes
 
 Result = TypeVar("Result")
 

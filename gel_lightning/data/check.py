@@ -1,4 +1,4 @@
-"""What is in a folder of pictures, and what is wrong with it: ``gel-fit data check``."""
+"""``gel-fit data check``: the contents of a folder of pictures, and problems with them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,20 +10,17 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from gel_lightning.core.text import printable
+from gel_lightning.data.duplicates import hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
 from gel_lightning.data.folders import folder_notes, read_class_folders
 from gel_lightning.data.formats import PictureHeader
 from gel_lightning.data.images import PictureError, describe_picture
-from gel_lightning.data.splits import hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
 
-MAX_GROUPS = 100
-"""The most groups of near-identical pictures, or pictures of several pages, that are listed."""
-
-MAX_NAMES = 6
-"""The most pictures of a group that are named."""
+MAX_GROUPS = 100  # that are listed, of near-duplicates or of pictures with several pages
+MAX_NAMES = 6  # of pictures, per group
 
 
 class _Picture(NamedTuple):
-    name: str  # its path below the folder, as it is printed
+    name: str  # path relative to the folder, printable
     label: int
     header: PictureHeader
     hashes: tuple[int, ...]
@@ -33,16 +30,16 @@ class _Folder(NamedTuple):
     path: Path
     class_names: list[str]
     pictures: list[_Picture]  # those that can be read
-    errors: list[PictureError]  # of the others
-    notes: list[str]  # on what else there is
+    errors: list[PictureError]  # of those that cannot
+    notes: list[str]  # about other files
 
 
 def check(train_dir: str | Path, test_dir: str | Path | None = None) -> int:
-    """Prints what pictures there are, which cannot be read, and which are near-identical.
+    """Prints the contents of folders of pictures, unreadable pictures and near-duplicates.
 
     Args:
         train_dir: folder of class folders.
-        test_dir: another one, of the same classes, to compare with the first.
+        test_dir: another folder of the same classes, to compare with the first.
 
     Returns:
         The exit status: 1 if a picture cannot be read, else 0.
@@ -50,7 +47,7 @@ def check(train_dir: str | Path, test_dir: str | Path | None = None) -> int:
     Raises:
         GelError: as for :func:`~gel_lightning.data.folders.read_class_folders`.
     """
-    # File names are to be printed as they are, whatever brackets and colons they hold.
+    # rich must not interpret brackets and colons in file names.
     console = Console(markup=False, emoji=False, highlight=False)
     train = _read(Path(train_dir))
     folders = [train]
@@ -87,7 +84,7 @@ def _print_contents(console: Console, folder: _Folder) -> None:
         sizes.add_row(name, str(len(headers)), _range(widths), _range(heights))
     console.print(sizes, "", sep="\n")
 
-    # Class by class: a classifier may learn a format that only one class has, and not what a gel looks like.
+    # By class, because a classifier may learn a format that only one class has instead of what a gel looks like.
     counts = Counter((header.format, header.pixels, label) for _, label, header, _ in folder.pictures)
     kinds = Table("format", "pixels", *folder.class_names, box=None)
     for file_format, mode in sorted({(file_format, mode) for file_format, mode, _ in counts}):
@@ -139,12 +136,12 @@ def _print_shared(console: Console, train: _Folder, test: _Folder) -> None:
 
 
 def _near_identical(pictures: list[_Picture]) -> list[list[int]]:
-    """Finds the groups of two or more, each as indices in ascending order."""
+    """Groups of two or more near-duplicates, each as indices in ascending order."""
     return repeated_groups(near_duplicate_groups(picture_hashes([picture.hashes for picture in pictures])))
 
 
 def _print_groups(console: Console, what: str, columns: list[str], groups: list[list[list[_Picture]]]) -> None:
-    """Prints a row a group, with the pictures of each column; those with several labels come first."""
+    """Prints one row per group, with the pictures of each column. Groups with several labels come first."""
     if not groups:
         console.out(f"No {what}.\n")
         return

@@ -29,14 +29,15 @@ from gel_lightning.data.datasets import (
     ViewSampler,
     as_it_is,
 )
-from gel_lightning.data.drawn import draw_data_set, draw_extra
-from gel_lightning.data.folders import DEFAULT_CLASSES, LabelledPictures, class_folders, find_pictures, folder_notes
+from gel_lightning.data.drawn.dataset import draw_data_set, draw_extra
+from gel_lightning.data.duplicates import HASHES, hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
+from gel_lightning.data.folders import DEFAULT_CLASSES, LabelledPictures, class_folders, folder_notes
 from gel_lightning.data.groups import groups_digest
 from gel_lightning.data.images import PictureError
 from gel_lightning.data.named_sets import MAIN, is_tested, named_folders
 from gel_lightning.data.originals import download_originals
 from gel_lightning.data.parts import Folders, Split
-from gel_lightning.data.splits import HASHES, hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
+from gel_lightning.data.picture_files import find_pictures
 
 Number = TypeVar("Number", int, float)
 FindFeatures = Callable[..., StoredFeatures]

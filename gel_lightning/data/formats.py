@@ -1,4 +1,4 @@
-"""What a picture file's bytes hold: its header, and how to decode it. TIFF has a module for itself."""
+"""Picture formats: reading the header of a file, and how to decode it. TIFF has a module of its own."""
 
 import io
 import struct
@@ -12,10 +12,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from gel_lightning.data.grey import grey_of_picture, grey_of_samples, upright
 
 PILLOW_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "WEBP")
-"""Pillow's names of the formats that it reads here. Its others are left out: one runs Ghostscript."""
+"""The formats that Pillow reads here, by its names. Others are excluded: one runs Ghostscript."""
 
 FORMATS = "JPEG, PNG, TIFF, BMP, GIF, WebP, JPEG 2000, HEIC, AVIF"
-"""The formats that are read, for messages."""
+"""All formats that can be read, for messages."""
 
 MAX_BYTES = 2**29
 """Bytes, on disk or decoded, above which a picture is refused: 512 MiB."""
@@ -57,19 +57,19 @@ _MODES = {
 
 
 class RefusedError(ValueError):
-    """A file is of a kind, or of a size, that is not read; the message ends the sentence "FILE: ..."."""
+    """A file of a kind or size that is not read. The message completes the sentence "FILE: ..."."""
 
 
 class PictureHeader(NamedTuple):
-    """What a picture file says of itself.
+    """The header of a picture file.
 
     Attributes:
-        width: pixels a row, as stored.
-        height: rows, as stored.
+        width: pixels, as stored.
+        height: pixels, as stored.
         pixels: the kind of pixels, for example ``"8-bit colour"`` or ``"16-bit grey"``.
-        format: Pillow's name of the file format, for example ``"TIFF"``.
-        pages: pages or frames in the file.
-        page: which of them is read, from 1.
+        format: the file format by Pillow's name, for example ``"TIFF"``.
+        pages: number of pages or frames.
+        page: the one that is read, from 1.
     """
 
     width: int
@@ -81,12 +81,12 @@ class PictureHeader(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A picture whose header has been read and whose pixels have not.
+    """A picture whose header was read, but not its pixels.
 
     Attributes:
-        header: what the file says of itself.
+        header: of the file.
         size: bytes of the decoded pixels.
-        decode: decodes the pixels to mode ``"L"``, turned upright.
+        decode: decodes the pixels to mode ``"L"``, upright.
     """
 
     header: PictureHeader
@@ -95,15 +95,15 @@ class Opened(NamedTuple):
 
 
 def open_picture(file: io.BytesIO, at_least: int = 0) -> Opened:
-    """Reads the header of a picture; the format is found from the content.
+    """Reads the header of a picture, whose format is detected from the content.
 
     Args:
-        file: the bytes of the file. To close it frees them, which tifffile's cyclic references would keep.
-        at_least: pixels a side that are left when a JPEG is decoded smaller than it is. If it has half of them, its
-            luma alone is decoded. 0 decodes all.
+        file: the bytes of the file. Closing it frees them; cyclic references of tifffile would keep them otherwise.
+        at_least: smallest side in pixels to which a JPEG may be reduced while it is decoded. If its sides have at least
+            half of that, only the luma is decoded. 0 decodes all.
 
     Raises:
-        RefusedError: the file is of a kind that is not read.
+        RefusedError: the file is of an unsupported kind.
         Exception: the file is damaged; Pillow, tifffile and imagecodecs raise nearly anything.
     """
     content = file.getvalue()
@@ -145,7 +145,7 @@ def _opened(picture: Image.Image, content: bytes, at_least: int) -> Opened:
         kind, bytes_a_pixel = _MODES.get(picture.mode, picture.mode), 1 if picture.mode in ("1", "L", "P") else 4
 
     if 0 < at_least <= 2 * min(width, height):
-        picture.draft("L", (at_least, at_least))  # does nothing but to JPEGs
+        picture.draft("L", (at_least, at_least))  # affects JPEGs only
 
     def decode() -> Image.Image:
         grey = decode_deep() if decode_deep else grey_of_picture(picture)
@@ -157,9 +157,9 @@ def _opened(picture: Image.Image, content: bytes, at_least: int) -> Opened:
 
 
 def _deep_decoder(picture: Image.Image, content: bytes) -> Callable[[], Image.Image] | None:
-    """What decodes 16-bit colour or alpha, of which Pillow keeps the upper 8 bits; None for other pictures."""
+    """A decoder for 16-bit colour or alpha, of which Pillow keeps only 8 bits; None for other pictures."""
     if picture.format == "PNG":
-        depth, colour_type = content[24:26]  # in IHDR, which comes first
+        depth, colour_type = content[24:26]  # in IHDR, the first chunk
         deep, codec = depth == 16 and colour_type in _PNG_COLOUR_OR_ALPHA, "png_decode"
     elif picture.format == "JPEG2000":
         start = content.find(_JPEG2000_STARTS[1])
@@ -174,7 +174,7 @@ def _deep_decoder(picture: Image.Image, content: bytes) -> Callable[[], Image.Im
         import imagecodecs
 
         if picture.format == "PNG" and not all(whole for _, _, whole in _chunks(content)):
-            raise ValueError("a checksum is wrong")  # of which libpng would write a line to stderr
+            raise ValueError("a checksum is wrong")  # libpng would print a line to stderr
         samples = getattr(imagecodecs, codec)(content)
         if samples.shape[1::-1] != picture.size:
             raise ValueError("its parts differ in size")
@@ -184,13 +184,13 @@ def _deep_decoder(picture: Image.Image, content: bytes) -> Callable[[], Image.Im
 
 
 def _essential_chunks(png: bytes) -> bytes:
-    """Leaves out of a PNG what is not needed for its pixels: such as long texts and profiles, or damaged ones."""
+    """Removes the chunks of a PNG that its pixels do not need, such as long or damaged texts and profiles."""
     chunks = (chunk for name, chunk, whole in _chunks(png) if name in _PNG_CRITICAL or (name in _PNG_USED and whole))
     return b"".join([png[:8], *chunks])
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Yields the name of each chunk, the chunk, and whether its checksum is right."""
+    """Yields the name of each chunk, the chunk, and whether its checksum is correct."""
     place = 8
     while place + 8 <= len(png):
         length, name = struct.unpack_from(">L4s", png, place)
@@ -200,19 +200,19 @@ def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """Finds the EXIF orientation of a loaded picture; 1, upright, where there is none or it is damaged."""
-    with suppress(Exception):  # damaged metadata do not make a picture unreadable
+    """The EXIF orientation of a loaded picture; 1 (upright) if it is missing or damaged."""
+    with suppress(Exception):  # damaged metadata are ignored
         return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
     return 1
 
 
 def _is_heif(start: bytes) -> bool:
-    # AVIF files may have the brand mif1 first, and avif among the compatible ones.
+    # AVIF files may have mif1 as their major brand, and avif among the compatible brands.
     return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and b"avif" not in start[16:32]
 
 
 def is_picture_start(start: bytes) -> bool:
-    """Tells by the first bytes of a file, 16 or more, whether it is a picture of a kind that is read."""
+    """Whether the first bytes of a file, 16 or more, are those of a supported format."""
     return (
         start.startswith(_STARTS)
         or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")

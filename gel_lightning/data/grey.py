@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 CLIPPED = 0.001
-"""Share of the pixels at either end of a deep picture's range that is clipped: hot and dead pixels."""
+"""Share of the pixels that is clipped at either end of the range of a deep picture: hot and dead pixels."""
 
 FEW_PIXELS = 1000
-"""Below this number of pixels, percentiles mean nothing and a deep picture's whole range is used."""
+"""Below this number of pixels, the whole range of a deep picture is used instead of percentiles."""
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as PIL.Image.Image.convert has it
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as in PIL.Image.Image.convert
 _BLOCK = 2**22  # pixels that are scaled at once, to bound the float64 copies
-_SAMPLE = 2**24  # the most pixels from which the range of a picture is found
+_SAMPLE = 2**24  # at most so many pixels are used to find the range of a picture
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -25,14 +25,14 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_OPAQUE = [0] * 255 + [255]  # alpha to whether it is opaque, as a table for Image.point
+_OPAQUE = [0] * 255 + [255]  # lookup table for Image.point: whether an alpha value is opaque
 
 
 def grey_of_picture(picture: Image.Image) -> Image.Image:
-    """Turns an 8-bit picture of any Pillow mode into mode ``"L"``, or a deep grey one by :func:`grey_of_deep`."""
+    """Converts an 8-bit picture of any Pillow mode to ``"L"``, and a deep grey one with :func:`grey_of_deep`."""
     if picture.mode.startswith(("I", "F")):
         return grey_of_deep(np.asarray(picture))
-    if picture.mode in ("LAB", "La"):  # these have no direct way to "L" and "RGBA"
+    if picture.mode in ("LAB", "La"):  # Pillow converts these to "L" and "RGBA" only indirectly
         picture = picture.convert({"LAB": "RGB", "La": "LA"}[picture.mode])
     if picture.has_transparency_data:
         return _on_white(picture.convert("RGBA"))
@@ -50,13 +50,13 @@ def grey_of_deep(
 
     Args:
         colour: grey ``[height, width]`` or RGB ``[height, width, 3]`` of any real number type.
-        alpha: opacity, ``[height, width]``; 1 or the largest integer is opaque.
-        min_is_white: the least value is white.
+        alpha: opacity, ``[height, width]``; 1.0 or the largest integer is opaque.
+        min_is_white: whether the smallest value is white.
         no_data: a value that marks pixels without data.
-        multiplied: the colours are multiplied by their opacity.
+        multiplied: whether alpha is premultiplied.
 
     Returns:
-        A picture of mode ``"L"``. What is not a number is black, infinities are black and white.
+        A picture of mode ``"L"``. NaN is black, infinities are black and white.
 
     Raises:
         ValueError: no pixel has a finite value.
@@ -71,7 +71,7 @@ def grey_of_deep(
 
 
 def grey_of_samples(samples: NDArray[Any]) -> Image.Image:
-    """Turns interleaved deep samples into grey, as :func:`grey_of_deep` does.
+    """Converts interleaved deep samples to grey with :func:`grey_of_deep`.
 
     Args:
         samples: ``[height, width]``, or with 1 to 4 channels as the last axis: grey, grey and alpha, RGB, RGBA.
@@ -84,16 +84,16 @@ def grey_of_samples(samples: NDArray[Any]) -> Image.Image:
 
 
 def upright(grey: Image.Image, orientation: int) -> Image.Image:
-    """Turns and mirrors a picture as its EXIF orientation, 1 to 8, demands."""
+    """Rotates and mirrors a picture according to its EXIF orientation, 1 to 8."""
     transpose = _TRANSPOSE.get(orientation)
     return grey if transpose is None else grey.transpose(transpose)
 
 
 def _range(grey: NDArray[Any], cover: NDArray[np.uint8] | None, no_data: float | None) -> tuple[float, float]:
-    """The values of a picture, [height, width], that become black and white: see :func:`robust_range`.
+    """The values of a picture, [height, width], that become black and white, by :func:`robust_range`.
 
-    Single pixels, rows and columns that differ from their neighbours on both sides, as those of a damaged sensor do,
-    are first replaced by the median of three. In what has nothing but fine lines the lines count after all.
+    Single pixels, rows and columns that differ from both neighbours, as with a damaged sensor, are first removed by a
+    median filter of width three; not so in a picture that has only such fine lines.
     """
     step = math.isqrt(grey.size // _SAMPLE) + 1
     sample, cover = grey[::step, ::step], None if cover is None else cover[::step, ::step]
@@ -115,7 +115,7 @@ def _range(grey: NDArray[Any], cover: NDArray[np.uint8] | None, no_data: float |
 
 
 def _median_of_three(rows: NDArray[Any]) -> NDArray[Any]:
-    """Replaces each row, but for the first and the last, by its median with the rows beside it."""
+    """Replaces each row except the first and last by the median of it and both neighbours."""
     before, at, after = rows[:-2], rows[1:-1], rows[2:]
     median = np.maximum(np.minimum(before, at), np.minimum(np.maximum(before, at), after))
     return np.concatenate([rows[:1], median, rows[-1:]])
@@ -124,12 +124,12 @@ def _median_of_three(rows: NDArray[Any]) -> NDArray[Any]:
 def robust_range(values: NDArray[Any]) -> tuple[float, float]:
     """Finds the values that become black and white.
 
-    These are the percentiles 0.1 and 99.9, so that a few hot or dead pixels do not take up the range. A value at
-    either end that is further from all others than those are from each other is left out too, however many pixels
-    have it: an empty border, a label at full scale, a marker such as -9999 for missing data.
+    These are the percentiles 0.1 and 99.9, so that a few hot or dead pixels do not determine the range. A value at
+    either end is also left out, however many pixels have it, if it is further from all others than those are from each
+    other: an empty border, a label at full scale, or a marker such as -9999 for missing data.
 
     Args:
-        values: finite values, [n]; of fewer than :data:`FEW_PIXELS` the whole range is used.
+        values: finite values, [n]; below :data:`FEW_PIXELS` of them the whole range is used.
 
     Returns:
         Low and high.
@@ -151,7 +151,7 @@ def robust_range(values: NDArray[Any]) -> tuple[float, float]:
 
 
 def _luma(colour: NDArray[Any]) -> NDArray[Any]:
-    """The luma of RGB, channel by channel to save memory."""
+    """The luma of RGB, computed channel by channel to save memory."""
     factors = np.asarray(_LUMA, np.float32 if colour.dtype.itemsize <= 2 else np.float64)
     luma: NDArray[Any] = colour[..., 0] * factors[0]
     for channel in (1, 2):
@@ -160,7 +160,7 @@ def _luma(colour: NDArray[Any]) -> NDArray[Any]:
 
 
 def _cover(alpha: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """Opacity from 0 to 255, or None if nothing is opaque: programs leave an unused alpha channel empty."""
+    """Opacity from 0 to 255; None if nothing is opaque, because programs leave unused alpha channels empty."""
     opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1.0
     if not (alpha >= opaque).any():
         return None
@@ -183,11 +183,11 @@ def _scaled(grey: NDArray[Any], low: float, high: float, min_is_white: bool) -> 
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """Lays a picture with alpha on a white page, less an outermost row or column that is nowhere opaque.
+    """Composites a picture with alpha onto white, without outermost rows or columns that have no opaque pixel.
 
-    Office programs leave such a line where a picture was cut between two pixels. On the page it would be a
-    bright edge, and mark a dark gel that has been through a slide as surely as a label. A picture that is nowhere
-    opaque has an unused alpha channel, which is ignored.
+    Office programs leave such a line where they crop between two pixels. On white it would be a bright edge that
+    marks gels which were once in a slide. A picture without any opaque pixel has an unused alpha channel, which is
+    ignored.
     """
     alpha = picture.getchannel("A")
     opaque = alpha.point(_OPAQUE).getbbox()

@@ -1,4 +1,4 @@
-"""Groups of pictures that a user names, such as the labs that they come from."""
+"""Groups of pictures from a file of the user, such as the labs that they come from."""
 
 import csv
 import hashlib
@@ -15,21 +15,21 @@ from gel_lightning.core.errors import GelError
 def read_groups(file: str | Path, paths: Sequence[Path], folders: Sequence[Path] = ()) -> list[str]:
     """Reads the group of each picture from a CSV file.
 
-    The file has a row a picture and at least the columns ``path`` and ``group``. A path is looked for from the
-    folder of the file, then from each of ``folders``. Rows of other pictures, such as those of a class that is left
-    out, do no harm as long as the pictures are there.
+    The file has one row per picture and at least the columns ``path`` and ``group``. Paths are relative to the folder
+    of the file or to one of ``folders``. Rows of other pictures, such as those of a class that is left out, are ignored
+    as long as the pictures exist.
 
     Args:
         file: the CSV file.
-        paths: pictures, n of them.
-        folders: where the paths in the file may start.
+        paths: of n pictures.
+        folders: that paths in the file may be relative to.
 
     Returns:
-        The names of the groups, n of them.
+        The name of the group of each picture.
 
     Raises:
-        GelError: the file cannot be read or has not these columns, names a picture that is not there or one twice
-            with two groups, or lacks one of ``paths``.
+        GelError: the file cannot be read, lacks a column or one of ``paths``, or names a picture that does not exist or
+            has two groups.
     """
     file = Path(file)
     roots = [file.parent, *folders]
@@ -55,7 +55,7 @@ def read_groups(file: str | Path, paths: Sequence[Path], folders: Sequence[Path]
 
 
 def groups_digest(file: Path) -> str:
-    """Tells a file of groups from others by its content, wherever it is."""
+    """Identifies a file of groups by its content."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
@@ -63,10 +63,10 @@ def groups_digest(file: Path) -> str:
 
 
 def joined_groups(*groupings: ArrayLike) -> NDArray[np.intp]:
-    """Joins groupings: pictures that are together in any of them are together.
+    """Joins groupings: pictures that share a group in any of them share one in the result.
 
     Args:
-        groupings: the group of each of n pictures, [n] each.
+        groupings: arrays with the group of each of n pictures.
 
     Returns:
         The group of each picture, [n], numbered from 0 in the order of their first pictures.
@@ -83,7 +83,7 @@ def joined_groups(*groupings: ArrayLike) -> NDArray[np.intp]:
 
 
 def _rows(file: Path) -> list[tuple[int, str, str]]:
-    """The line, path and group of each row."""
+    """The line number, path and group of each row."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened)

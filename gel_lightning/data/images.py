@@ -1,8 +1,8 @@
-"""Any picture file a lab has -> one 8-bit grey picture; the only place that opens pictures.
+"""Any picture file to one 8-bit grey picture; the only module that opens pictures.
 
-Memory: one picture takes at most 2 GiB while it is decoded, and those that all threads of a process decode at a time at
-most 3 GiB. Files and pictures beyond the limits below are refused, by their size on disk and by their header, before
-anything is decoded; those above :data:`LARGE` are decoded one at a time.
+Decoding one picture takes at most 2 GiB of memory, and all threads of a process together at most 3 GiB. Files and
+pictures beyond the limits below are refused by their size on disk and their header, before anything is decoded. Those
+above :data:`LARGE` are decoded one at a time.
 """
 
 import ctypes
@@ -44,11 +44,11 @@ LARGE = 2**26
 
 _DECODERS = ("pillow", "tifffile", "imagecodecs", "pillow-heif")
 DECODING = "2, " + ", ".join(f"{name} {version(name)}" for name in _DECODERS)
-"""What the grey values depend on besides a file's content; the number is raised when decoding here changes."""
+"""What grey values depend on besides the content of the file. The number is raised when decoding changes here."""
 
 _LARGE_LOCK = threading.RLock()
 
-# Pillow logs an error for some damaged TIFFs; with no handler at all Python would print it.
+# Pillow logs errors for some damaged TIFFs. Without a handler Python would print them.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
@@ -57,11 +57,11 @@ class PictureError(GelError):
 
     Attributes:
         path: the file.
-        reason: why, in plain words.
+        reason: why it cannot be read.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
-        # Both go to Exception, so that the error survives the way out of a DataLoader's worker process.
+        # Exception needs both arguments to unpickle the error from a DataLoader worker.
         super().__init__(path, reason)
         self.path = path
         self.reason = reason
@@ -70,7 +70,7 @@ class PictureError(GelError):
         return f"{self.path}: {self.reason}"
 
     def to_keep(self) -> "PictureError":
-        """The error without its traceback, which would keep the file's content in memory."""
+        """Removes the traceback, which would keep the content of the file in memory."""
         self.__cause__ = self.__context__ = self.__traceback__ = None
         return self
 
@@ -78,18 +78,17 @@ class PictureError(GelError):
 def read_picture(path: str | Path) -> Image.Image:
     """Reads a picture file of any of :data:`~gel_lightning.data.formats.FORMATS` as 8-bit grey.
 
-    - The format is found from the content. Of several pages or frames the first is read, and of a TIFF the first that
-      is no thumbnail; :func:`describe_picture` tells which.
+    - The format is detected from the content. The first page or frame is read, in a TIFF the first that is not a
+      thumbnail; :func:`describe_picture` tells which.
     - EXIF orientation is applied.
-    - Colour becomes ITU-R 601-2 luma, as :meth:`PIL.Image.Image.convert` has it.
-    - What is transparent becomes white: the page that such figures and plots are drawn for. On black, dark
-      lettering would vanish. An outermost row or column that is nowhere opaque is cut off: it is what is
-      left of cropping in an office program, and would be a bright edge on a gel. An alpha channel that is nowhere
-      opaque is ignored.
-    - 8-bit pictures keep their values. Deeper ones, signed ones and floats are scaled to 0 .. 255 by
-      :func:`~gel_lightning.data.grey.robust_range`, since a 12-bit camera leaves most of a 16-bit file's range empty;
-      a constant picture becomes black, NaN black, and infinities black and white.
-    - TIFFs whose least value is white are turned the right way round.
+    - Colour becomes ITU-R 601-2 luma, as in :meth:`PIL.Image.Image.convert`.
+    - Transparent pixels become white, the page that such figures are made for; on black, dark text would vanish.
+      An outermost row or column without any opaque pixel is cropped: office programs leave it when they crop, and
+      it would be a bright edge on a gel. An alpha channel without any opaque pixel is ignored.
+    - 8-bit pictures keep their values. Deeper, signed and float ones are scaled to 0 .. 255 by
+      :func:`~gel_lightning.data.grey.robust_range`, since a 12-bit camera uses little of the range of a 16-bit file.
+      A constant picture becomes black, NaN black, and infinities black and white.
+    - TIFFs whose smallest value is white are inverted.
 
     Args:
         path: the file.
@@ -98,15 +97,14 @@ def read_picture(path: str | Path) -> Image.Image:
         A picture of mode ``"L"`` that no longer needs the file.
 
     Raises:
-        PictureError: the file cannot be opened, is cut off or damaged, is not a picture of a kind that can
-            be read, or is beyond :data:`MAX_PIXELS`, :data:`MAX_SIDE` or
-            :data:`~gel_lightning.data.formats.MAX_BYTES`.
+        PictureError: the file cannot be opened, is truncated, damaged or of an unsupported kind, or exceeds
+            :data:`MAX_PIXELS`, :data:`MAX_SIDE` or :data:`~gel_lightning.data.formats.MAX_BYTES`.
     """
     return read_with_digest(path)[0]
 
 
 def read_with_digest(path: str | Path) -> tuple[Image.Image, bytes]:
-    """Reads a picture as :func:`read_picture` does, with the digest of the very bytes that were decoded.
+    """Reads a picture with :func:`read_picture`, and the digest of the same bytes.
 
     Args:
         path: the file.
@@ -123,7 +121,7 @@ def read_with_digest(path: str | Path) -> tuple[Image.Image, bytes]:
 
 
 def read_content(path: str | Path) -> bytes:
-    """Reads a file that is to be decoded by :func:`decode_content`.
+    """Reads a file for :func:`decode_content`.
 
     Args:
         path: the file.
@@ -139,17 +137,17 @@ def read_content(path: str | Path) -> bytes:
 
 
 def decode_content(path: str | Path, content: bytes, at_least: int = 0) -> tuple[Image.Image, PictureHeader]:
-    """Decodes a picture as :func:`read_picture` does, or smaller where it is much larger than needed.
+    """Decodes a picture like :func:`read_picture`, but smaller if it is much larger than needed.
 
     Args:
         path: of the file, for errors.
-        content: of the file, whole.
-        at_least: pixels a side; each that is twice as long or more comes shorter by a whole factor, and no shorter than
-            this. JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, and of colour ones that are half as large the luma
-            alone, which differs by rounding. 0 keeps all.
+        content: of the whole file.
+        at_least: pixels per side. A side at least twice as long is reduced by a whole factor, to no less than this.
+            JPEGs are decoded at 1/2, 1/4 or 1/8 of their size; of colour JPEGs with sides of at least half this length
+            only the luma is decoded, which changes values by rounding. 0 keeps the size.
 
     Returns:
-        A picture of mode ``"L"``, and what the file says of itself.
+        A picture of mode ``"L"``, and the header of the file.
 
     Raises:
         PictureError: as for :func:`read_picture`.
@@ -160,20 +158,20 @@ def decode_content(path: str | Path, content: bytes, at_least: int = 0) -> tuple
 
 
 def describe_picture(path: str | Path) -> PictureHeader:
-    """Reads what a picture file says of itself, without decoding the pixels.
+    """Reads the header of a picture file, without decoding pixels.
 
     Args:
         path: the file.
 
     Raises:
-        PictureError: as for :func:`read_picture`, as far as the header tells.
+        PictureError: as for :func:`read_picture`, as far as the header shows.
     """
     with _opened(Path(path)) as (picture, _):
         return picture.header
 
 
 def picture_digest(path: str | Path) -> bytes:
-    """Finds the SHA-256 of a file's content, 32 bytes, without decoding it.
+    """Computes the SHA-256 of the content of a file, 32 bytes.
 
     Args:
         path: the file.
@@ -191,9 +189,9 @@ def picture_digest(path: str | Path) -> bytes:
 
 
 def starts_as_picture(path: Path) -> bool:
-    """Tells by the first bytes of a file whether it is a picture; False if it cannot be opened."""
+    """Whether the first bytes of a file are those of a picture; False if it cannot be opened."""
     with suppress(OSError):
-        if stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for ever
+        if stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would block
             with path.open("rb") as file:
                 return is_picture_start(file.read(32))
     return False
@@ -201,7 +199,7 @@ def starts_as_picture(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path, content: bytes | None = None, at_least: int = 0) -> Iterator[tuple[Opened, bytes]]:
-    """Yields a picture whose pixels are not yet decoded, with its file's content; all errors are PictureErrors."""
+    """Yields a picture that is not decoded yet, and the content of its file. All errors become PictureErrors."""
     with _errors_named(path), _warnings_hidden(), ExitStack() as held:
         if content is None:
             if _file_size(path) > LARGE:
@@ -222,16 +220,16 @@ def _opened(path: Path, content: bytes | None = None, at_least: int = 0) -> Iter
 
 
 def _return_memory() -> None:
-    """Has the C library of Linux give back what is free: else it keeps the pixels of a picture for each thread."""
-    with suppress(AttributeError, OSError, TypeError):  # other systems have no such function, and no need of it
+    """Returns free memory to the system: otherwise glibc keeps that of one picture per thread."""
+    with suppress(AttributeError, OSError, TypeError):  # other systems have no such function and do not need it
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _file_size(path: Path) -> int:
-    """The size of a file in bytes, which is checked."""
+    """Checks the size of a file, and returns it in bytes."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        # Opening a named pipe would wait for ever.
+        # Opening a named pipe would block.
         raise PictureError(path, "is a folder or a device, not a picture file")
     if status.st_size == 0:
         raise PictureError(path, "is empty (0 bytes)")
@@ -246,7 +244,7 @@ def _errors_named(path: Path) -> Iterator[None]:
         yield
     except GelError:
         raise
-    except Exception as error:  # damaged bytes make decoders raise nearly anything
+    except Exception as error:  # decoders raise nearly anything for damaged files
         if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
             raise
         raise PictureError(path, _reason(error)) from error
@@ -271,16 +269,16 @@ def _one_line(error: Exception) -> str:
 
 @contextmanager
 def _warnings_hidden() -> Iterator[None]:
-    """Hides what decoders warn of, in every thread, while the block runs.
+    """Hides warnings of decoders, in all threads, while the block runs.
 
-    The filters belong to the whole process, and :class:`warnings.catch_warnings` in two threads at once can
-    leave them changed for good. Each reader here puts in and takes out one filter, of decoders alone.
+    Warning filters are global, and :class:`warnings.catch_warnings` in two threads at once can change them for good.
+    So each block adds and removes one filter, for decoders only.
     """
     ignore = ("ignore", None, Warning, re.compile(r"(PIL|tifffile|imagecodecs|pillow_heif)\b"), 0)
     warnings.filters.insert(0, ignore)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        # Gone if another thread has put its own list of filters in place meanwhile.
+        # Missing if another thread has replaced the list of filters meanwhile.
         with suppress(ValueError):
             warnings.filters.remove(ignore)  # type: ignore[attr-defined]

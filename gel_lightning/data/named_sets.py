@@ -1,4 +1,4 @@
-"""The folders to test on: one without a name, and others that have one."""
+"""The test folders: one without a name, and any number of named ones."""
 
 import re
 from collections.abc import Sequence
@@ -7,24 +7,24 @@ from pathlib import Path
 from gel_lightning.core.errors import GelError
 
 MAIN = "test"
-"""The part that holds the test pictures without a name; those named NAME are the part ``test_NAME``."""
+"""The part of the unnamed test set. The part of a test set called NAME is ``test_NAME``."""
 
 HOW = "give each further one a name: --data.test_dir+=NAME=FOLDER"
 
 
 def named_folders(given: str | Path | Sequence[str | Path] | None) -> dict[str, Path]:
-    """Reads which folders are to be tested on.
+    """Parses the test folders of ``--data.test_dir``.
 
     Args:
-        given: FOLDER or NAME=FOLDER, or several of them of which at most one has no name. A name is of letters,
-            digits and underscores, since it becomes a part of names of columns; a path whose first ``=`` comes after
-            a slash, such as ``./a=b``, has none.
+        given: FOLDER or NAME=FOLDER, or several of them, at most one of which has no name. A name consists of letters,
+            digits and underscores, because it becomes part of column names. A path with its first ``=`` after a slash,
+            such as ``./a=b``, has no name.
 
     Returns:
-        For each part of the data that is tested on its folder, the one without a name first.
+        The folder of each test part, the unnamed one first.
 
     Raises:
-        GelError: a name cannot be one or is given twice, or there are several folders without one.
+        GelError: a name is invalid or given twice, or several folders have no name.
     """
     folders: dict[str, Path] = {}
     for text in [] if given is None else [given] if isinstance(given, str | Path) else given:
@@ -47,15 +47,15 @@ def named_folders(given: str | Path | Sequence[str | Path] | None) -> dict[str, 
 
 
 def part_of(name: str) -> str:
-    """The part of the data, and prefix of the metrics, of the test set of a name."""
+    """The part of a test set, which is also the prefix of its metrics."""
     return f"{MAIN}_{name}" if name else MAIN
 
 
 def name_of(part: str) -> str:
-    """The name of the test set that a part holds; empty for the one without a name, and for ``train`` and ``val``."""
+    """The name of the test set in a part; empty for the unnamed one, ``train`` and ``val``."""
     return "" if part in ("train", "val", MAIN) else part.removeprefix(f"{MAIN}_")
 
 
 def is_tested(part: str) -> bool:
-    """Whether a part is tested on."""
+    """Whether a part is a test set."""
     return part == MAIN or part.startswith(f"{MAIN}_")

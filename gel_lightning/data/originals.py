@@ -31,17 +31,17 @@ REPOSITORY = "kalthommusa/Gel-Electrophoresis-Image-Classification"
 COMMIT = "81e0ed5806ced4b2f421071804171d4442e7376b"
 ARCHIVE_URL = f"https://github.com/{REPOSITORY}/archive/{COMMIT}.zip"
 TIMEOUT = 10.0
-"""Seconds to connect, and seconds without a byte after that."""
+"""Seconds to connect, and seconds without any data after that."""
 MAX_BYTES = 64 * 2**20
-"""The longest archive taken; the pictures are 7 MB and the rest of the repository is smaller."""
+"""The largest archive accepted; the pictures are 7 MB and the rest of the repository is smaller."""
 
 _BLOCK = 64 * 2**10
-# All that zipfile raises for bytes that are no archive, or a broken or encrypted one.
+# What zipfile raises for anything but a valid archive without encryption.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 class Picture(NamedTuple):
-    """One line of the manifest: where a picture belongs, and what is in it."""
+    """One line of the manifest: the path, size and checksum of a picture."""
 
     path: str
     bytes: int
@@ -56,7 +56,7 @@ def read_manifest() -> tuple[Picture, ...]:
 
 
 def ways_on(to: Path) -> str:
-    """What a user can do who has no pictures in ``to`` and cannot download them."""
+    """What users can do if there are no pictures in ``to`` and the download fails."""
     return (
         f"put the pictures in {to}/dataset/gel and {to}/dataset/not_gel, "
         "name your own with --data.train_dir, or run with drawn ones: --config configs/offline.yaml"
@@ -64,33 +64,33 @@ def ways_on(to: Path) -> str:
 
 
 def download_originals(to: Path, url: str = ARCHIVE_URL) -> None:
-    """Puts the original pictures in ``to/dataset`` and ``to/test_images``: the whole data set or nothing.
+    """Downloads the original pictures to ``to/dataset`` and ``to/test_images``, completely or not at all.
 
-    Whichever of the two is there already, as anything but an empty folder, is left as it is. If both are,
-    nothing is downloaded. Of several processes at once, one downloads and the others wait for it.
+    A folder that exists and is not empty is left unchanged; if both do, nothing is downloaded. Of several processes,
+    one downloads and the others wait.
 
     Args:
-        to: the folder of the data set; made if it is not there.
-        url: the archive; the pictures may lie at any depth in it.
+        to: the folder of the data set; created if missing.
+        url: of the archive, in which the pictures may be at any depth.
 
     Raises:
-        GelError: no network, an HTTP error, a transfer cut off or too long, no zip archive, a picture that
-            is missing or is not the one in the manifest, or ``to`` is no folder.
+        GelError: no network, an HTTP error, an incomplete or too long transfer, no zip archive, a picture that is
+            missing or differs from the manifest, or ``to`` is not a folder.
         OSError: the folder cannot be written, or the disk is full.
     """
-    # Resolved, so that what is renamed at the end stays on one file system where `to` is a link.
+    # Resolved, so that the final rename stays on one file system if `to` is a link.
     place, manifest = to.resolve(), read_manifest()
     try:
         if _absent(place, manifest):
             with _alone(place):
-                if _absent(place, manifest):  # still, after the wait for another process
+                if _absent(place, manifest):  # still, after waiting for another process
                     _download(url, place, manifest)
     except GelError as error:
         raise GelError(f"{error}; {ways_on(to)}") from error
 
 
 def _absent(place: Path, manifest: Sequence[Picture]) -> list[str]:
-    """The top folders of the data set that ``place`` lacks. An empty folder is as good as none."""
+    """The top folders of the data set that are missing or empty in ``place``."""
     tops = sorted({picture.path.split("/")[0] for picture in manifest})
     return [top for top in tops if not _taken(place / top)]
 
@@ -98,11 +98,11 @@ def _absent(place: Path, manifest: Sequence[Picture]) -> list[str]:
 def _taken(path: Path) -> bool:
     if path.is_dir() and not path.is_symlink():
         return any(path.iterdir())
-    return path.is_symlink() or path.exists()  # a link that leads nowhere is the user's own, too
+    return path.is_symlink() or path.exists()  # a dangling link is the user's, too
 
 
 def _nearest_folder(path: Path) -> Path:
-    """``path``, or the nearest folder above it that is there: nothing need be made before the end."""
+    """``path``, or its nearest parent that exists, so that nothing is created before the end."""
     nearest = next(there for there in (path, *path.parents) if there.exists())
     if not nearest.is_dir():
         raise GelError(f"{nearest} is not a folder")
@@ -116,14 +116,14 @@ def _alone(place: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # Removed while it is held: filelock makes sure that the file it locked still has its name. (An
-            # old filelock does not; then two may download, and the second to finish finds its places taken.)
+            # Removed while locked: filelock checks that the locked file still has its name. (With an old filelock two
+            # processes may download, and the second finds the folders in place.)
             with suppress(OSError):
                 lock.unlink()
 
 
 def _download(url: str, place: Path, manifest: Sequence[Picture]) -> None:
-    # In `place` where that exists: it may be a file system of its own, and a rename must not leave it.
+    # Inside `place` if it exists, because a rename must not cross file systems.
     near = _nearest_folder(place)
     with TemporaryDirectory(prefix=f".{place.name}-", suffix=".tmp", dir=near) as temporary:
         archive, pictures = Path(temporary, "archive.zip"), Path(temporary, "pictures")
@@ -137,17 +137,17 @@ def fetch(url: str, to: Path, shown: bool = True) -> None:
 
     Args:
         url: of at most :data:`MAX_BYTES`.
-        to: the file, which is there, in part, after an error.
-        shown: whether there is a progress bar.
+        to: the file, which may be incomplete after an error.
+        shown: whether to show a progress bar.
 
     Raises:
-        GelError: what the network does wrong, or the answer is too long.
+        GelError: the network fails, or the response is too long.
         OSError: the file cannot be written, or the disk is full.
     """
     with _explained(url):
         answer = urllib.request.urlopen(url, timeout=TIMEOUT)
     with answer, to.open("wb") as file, _progress(shown) as bar:
-        size: int | None = getattr(answer, "length", None)  # None: sent in chunks, which say where they end
+        size: int | None = getattr(answer, "length", None)  # None for chunked transfer encoding
         task, got = bar.add_task("gel pictures", total=size), 0
         while block := _read(answer, url):
             got += len(block)
@@ -184,7 +184,7 @@ def _progress(shown: bool) -> Progress:
 
 
 def _unpack(archive: Path, url: str, folder: Path, manifest: Sequence[Picture]) -> None:
-    """Writes every picture of the manifest below ``folder``, under the manifest's names alone."""
+    """Extracts the pictures of the manifest to ``folder``, under the names of the manifest."""
     try:
         opened = zipfile.ZipFile(archive)
     except _UNREADABLE as error:
@@ -198,11 +198,7 @@ def _unpack(archive: Path, url: str, folder: Path, manifest: Sequence[Picture]) 
 
 
 def _find(opened: zipfile.ZipFile, picture: Picture, url: str) -> bytes:
-    """The first member, in the archive's order, that has the picture's path at its end and its checksum.
-
-    Others with that path at their end are passed over, whatever they hold: with one checksum there is one
-    content, so it makes no difference which of several is taken.
-    """
+    """The content of the first member of the archive whose name ends with the path and that has the checksum."""
     members = [m for m in opened.infolist() if f"/{m.filename}".endswith(f"/{picture.path}")]
     if not members:
         raise GelError(f"{picture.path} is missing from {url}")
@@ -214,7 +210,7 @@ def _find(opened: zipfile.ZipFile, picture: Picture, url: str) -> bytes:
 
 
 def _content(opened: zipfile.ZipFile, member: zipfile.ZipInfo, picture: Picture) -> bytes | None:
-    # GitHub deflates; the other methods unpack without a bound, however few bytes are asked for.
+    # GitHub uses deflate; zipfile decompresses other methods without a bound on memory.
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return None
     if member.file_size != picture.bytes:
@@ -229,15 +225,15 @@ def _content(opened: zipfile.ZipFile, member: zipfile.ZipInfo, picture: Picture)
 
 
 def _put(pictures: Path, place: Path, manifest: Sequence[Picture]) -> None:
-    """Renames what is absent into place; if that cannot be done to the end, it is undone."""
-    absent = _absent(place, manifest)  # once more: someone may have put theirs there during the download
+    """Renames the missing folders into place; undone if that fails."""
+    absent = _absent(place, manifest)  # again, because another process may have created them meanwhile
     made = [folder for folder in (place, *place.parents) if not folder.exists()]
     try:
         place.mkdir(parents=True, exist_ok=True)
         for top in absent:
             with suppress(FileNotFoundError):
-                (place / top).rmdir()  # an empty folder, over which Windows does not rename
-            (pictures / top).rename(place / top)  # fails if pictures have come there since
+                (place / top).rmdir()  # Windows does not rename onto an empty folder
+            (pictures / top).rename(place / top)  # fails if it exists now
     except BaseException:
         for top in absent:
             if not (pictures / top).exists():

@@ -1,4 +1,4 @@
-"""The parts of the data: what is trained on, validated on and tested on, from folders of class folders."""
+"""The training, validation and test parts of the data, from folders of class folders."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.data.duplicates import near_duplicate_groups
 from gel_lightning.data.folders import LabelledPictures, count_left_out, folder_notes, read_class_folders
 from gel_lightning.data.groups import joined_groups, read_groups
 from gel_lightning.data.named_sets import MAIN, name_of
 from gel_lightning.data.pool import Pool
-from gel_lightning.data.splits import near_duplicate_groups
 
 Hashes = Callable[[Sequence[Path]], NDArray[np.uint64]]
-"""Finds the perceptual hashes of n pictures, [n, HASHES]; one that cannot be read is an error."""
+"""Computes the perceptual hashes of n pictures, [n, HASHES]; an unreadable one is an error."""
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where pictures are, and which of them are taken.
+    """The folders of pictures, and which pictures of them are used.
 
     Attributes:
         train: folders of class folders to train on.
-        test: for each part that is tested on its folder.
-        class_names: the classes to take, in the order of their labels; None takes all there are.
-        groups: CSV file of the groups that stay together.
-        extra: folder of drawn pictures that are added to training.
+        test: the folder of each test part.
+        class_names: the classes to use, in the order of their labels; by default all.
+        groups: CSV file of groups that must stay together.
+        extra: folder of drawn pictures to add to the training part.
     """
 
     train: Sequence[Path]
@@ -42,10 +42,10 @@ class Folders:
         return read_class_folders(self.train, self.class_names, leave_out=self.class_names is not None)
 
     def read_tests(self, class_names: Sequence[str] | None = None) -> dict[str, LabelledPictures]:
-        """Lists the pictures of each part that is tested on, all of the same classes, some of which may be absent.
+        """Lists the pictures of each test part, all of the same classes, some of which may be missing.
 
         Args:
-            class_names: those classes; None takes the classes to take, else those of the first folder.
+            class_names: these classes; by default those to use, or those of the first folder.
 
         Raises:
             GelError: a folder has other classes, or a test set has the name of a class.
@@ -70,23 +70,23 @@ class Folders:
 
 
 class Split:
-    """Pictures dealt out into parts. Near-duplicates, and pictures of one group, are on one side.
+    """Pictures split into parts, with near-duplicates and pictures of one group on one side.
 
     Attributes:
-        parts: ``train``, ``val``, ``test``, and ``test_NAME`` for each test set that has a name.
-        extra: drawn pictures that are added to every training part: path and label of each.
-        notes: what a person should know of the folders, a line for each such thing.
-        near_training: how many pictures of each test folder are near-duplicates of training or validation pictures.
+        parts: ``train``, ``val``, ``test``, and ``test_NAME`` for each named test set.
+        extra: path and label of the drawn pictures that are added to every training part.
+        notes: lines for the user about the folders.
+        near_training: for each test folder, how many pictures are near-duplicates of training or validation pictures.
 
     Args:
         folders: where the pictures are.
-        hashes: finds perceptual hashes.
-        test_fraction: share of the pictures held out for testing if no test set is without a name.
-        val_fraction: share of the others held out for validation.
+        hashes: computes perceptual hashes.
+        test_fraction: fraction of the pictures to hold out for testing, if there is no unnamed test set.
+        val_fraction: fraction of the remaining pictures to hold out for validation.
         seed: of the split.
 
     Raises:
-        GelError: folders, classes, groups or pictures that will not do.
+        GelError: folders, classes, groups or pictures cannot be used.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Split:
         self.notes = folder_notes(folders.train, pictures)
         self.notes += [note for part in tests for note in folder_notes(folders.test[part], tests[part])]
         drawn = _drawn(folders.extra, pictures.class_names) if folders.extra else LabelledPictures([], [], [])
-        hashes([path for some in (pictures, *tests.values(), drawn) for path in some.paths])  # all in one go
+        hashes([path for some in (pictures, *tests.values(), drawn) for path in some.paths])  # computed in one pass
         self._pool = self._grouped(pictures, folders)
         if MAIN not in tests:
             self._pool, held_out = self._pool.hold_out(test_fraction, seed)
@@ -106,24 +106,24 @@ class Split:
         self.near_training = {
             part: int(self._near(tests[part].paths, self._pool.pictures.paths).sum()) for part in folders.test
         }
-        # Without drawn near-duplicates of other pictures: those may be held out.
+        # Without near-duplicates of other pictures, which may be held out.
         near = self._near(drawn.paths, [path for some in (pictures, *tests.values()) for path in some.paths])
         self.extra = [(path, label) for path, label, no in zip(drawn.paths, drawn.labels, near, strict=True) if not no]
         self.parts = {**self._train_and_val(self._pool), **tests}
 
     def folds(self, folds: int | Literal["groups"], repeats: int) -> list[dict[str, LabelledPictures]]:
-        """Deals out the training and validation pictures: see :meth:`GelDataModule.cross_validation`."""
+        """Splits the training and validation pictures into folds: see :meth:`GelDataModule.cross_validation`."""
         pairs: Iterable[tuple[Pool, Pool]]
         pairs = self._pool.group_folds() if folds == "groups" else self._pool.folds(folds, repeats, self._seed)
         return [{**self._train_and_val(rest), MAIN: fold.pictures} for rest, fold in pairs]
 
     @property
     def group_names(self) -> list[str]:
-        """The groups of the training and validation pictures, in the order in which they are left out."""
+        """The names of the groups of the training and validation pictures, in the order they are left out."""
         return [self._pool.names[group] for group in np.unique(self._pool.groups).tolist()]
 
     def _grouped(self, pictures: LabelledPictures, folders: Folders) -> Pool:
-        """The pictures with the groups that stay together: of near-duplicates, joined with those of the file."""
+        """The pictures with their groups: those of near-duplicates, joined with those of the user's file."""
         groups = near_duplicate_groups(self._hashes(pictures.paths))
         if folders.groups is None:
             return Pool(pictures, groups, {})
@@ -131,7 +131,7 @@ class Split:
         groups = joined_groups(named, groups)
         members: dict[int, list[str]] = {}
         for name, group in sorted(set(zip(named, groups.tolist(), strict=True))):
-            members.setdefault(group, []).append(name)  # in the order of the first name of each
+            members.setdefault(group, []).append(name)  # sorted by first name
         numbers = np.empty(len(members), np.intp)
         numbers[list(members)] = np.arange(len(members))
         return Pool(pictures, numbers[groups], dict(enumerate(" + ".join(names) for names in members.values())))
@@ -144,7 +144,7 @@ class Split:
         return np.isin(groups[: len(paths)], groups[len(paths) :])
 
     def _train_and_val(self, pool: Pool) -> dict[str, LabelledPictures]:
-        """Splits pictures in two, and adds those that are drawn to the first."""
+        """Splits pictures in two, and adds drawn ones to the training part."""
         train, val = pool.hold_out(self._val_fraction, self._seed)
         paths, labels, names, *_ = train.pictures
         extra = [path for path, _ in self.extra], [label for _, label in self.extra]
@@ -152,7 +152,7 @@ class Split:
 
 
 def _drawn(folder: Path, class_names: Sequence[str]) -> LabelledPictures:
-    """The drawn pictures of a folder under the labels of some classes."""
+    """The drawn pictures of a folder, with labels for ``class_names``."""
     paths, labels, names, *_ = read_class_folders(folder)
     if missing := [name for name in names if name not in class_names]:
         raise GelError(

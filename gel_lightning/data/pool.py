@@ -1,4 +1,4 @@
-"""Pictures with the group of each, and the ways to split them: a group is never on two sides."""
+"""Pictures with their groups, and the ways to split them so that each group stays on one side."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from gel_lightning.data.splits import stratified_folds, stratified_split
 
 
 class Pool(NamedTuple):
-    """Pictures to be split.
+    """Pictures to split.
 
     Attributes:
-        pictures: n of them.
-        groups: of each picture, [n]; pictures of one group stay on one side of every split.
-        names: of the groups that the user has named, by group; empty if there are none.
+        pictures: n pictures.
+        groups: the group of each picture, [n], which stays on one side of every split.
+        names: the names of groups from a file of the user; empty if there is none.
     """
 
     pictures: LabelledPictures
@@ -25,10 +25,10 @@ class Pool(NamedTuple):
     names: dict[int, str]
 
     def hold_out(self, fraction: float, seed: int) -> tuple["Pool", "Pool"]:
-        """Splits the pictures in two, as :func:`~gel_lightning.data.splits.stratified_split` does.
+        """Splits the pictures in two with :func:`~gel_lightning.data.splits.stratified_split`.
 
         Returns:
-            What is kept and what is held out.
+            The pictures kept and those held out.
 
         Raises:
             GelError: a class would be missing on one side.
@@ -39,10 +39,10 @@ class Pool(NamedTuple):
         return self.subset(kept), self.subset(held_out)
 
     def folds(self, folds: int, repeats: int, seed: int) -> Iterator[tuple["Pool", "Pool"]]:
-        """Deals the pictures into folds, as :func:`~gel_lightning.data.splits.stratified_folds` does.
+        """Splits the pictures into folds with :func:`~gel_lightning.data.splits.stratified_folds`.
 
         Yields:
-            The pictures of the other folds and those of the fold, fold after fold and repeat after repeat.
+            For each fold of each repeat: the pictures of the other folds, and those of the fold.
 
         Raises:
             GelError: a class has too few groups to be in all folds.
@@ -52,10 +52,10 @@ class Pool(NamedTuple):
             yield from map(self._without, dealt)
 
     def group_folds(self) -> Iterator[tuple["Pool", "Pool"]]:
-        """Leaves one group out after the other, in the order of their names.
+        """Leaves out one group at a time, in the order of their names.
 
         Yields:
-            The pictures of the other groups and those of the group.
+            For each group: the pictures of the other groups, and those of the group.
 
         Raises:
             GelError: there is only one group.

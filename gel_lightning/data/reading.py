@@ -1,4 +1,4 @@
-"""Reading many pictures: some at a time, with a progress bar."""
+"""Reading many pictures in threads, with a progress bar."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,10 +10,10 @@ from typing import TypeVar
 from gel_lightning.core.progress import picture_progress
 
 MANY_PICTURES = 200
-"""Above this number, reading pictures shows a progress bar, if stderr is a terminal."""
+"""Reading more pictures than this shows a progress bar, if stderr is a terminal."""
 
 READING_THREADS = min(8, os.cpu_count() or 1)
-"""Pictures that a process reads at a time; what that takes of memory is bounded in :mod:`gel_lightning.data.images`."""
+"""Pictures that a process reads at once; :mod:`gel_lightning.data.images` bounds their memory."""
 
 WINDOW, WINDOW_BYTES = 256, 2**26
 """The most pictures, and the most bytes of their files, that are in memory at once; a larger file is alone."""
@@ -23,14 +23,13 @@ Result = TypeVar("Result")
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Calls a function that reads a picture for each of many, some at a time.
+    """Calls a function that reads a picture for each of n items, in several threads.
 
-    Reading and decoding free the interpreter's lock; each thread holds one decoded picture. Above
-    :data:`MANY_PICTURES` a bar is shown.
+    Reading and decoding release the GIL. Each thread holds one decoded picture.
 
     Args:
-        function: what is called.
-        items: its argument, n of them.
+        function: reads a picture.
+        items: the n arguments.
 
     Yields:
         The n results, in order.

@@ -1,17 +1,17 @@
-"""A grey picture of any size to the values that a network takes, and to a smaller one."""
+"""Resizing grey pictures, to the float32 values that networks take and to smaller pictures."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 _STRIP = 2**22
-"""Pixels that are turned into floats at once: a picture's rows do not depend on each other until it is narrow."""
+"""Pixels that are converted to floats at once: rows are independent while the width is reduced."""
 
 
 def resized(picture: Image.Image, side: int) -> NDArray[np.float32]:
     """Resizes a picture with an antialiased bilinear filter, in float32 and without rounding.
 
-    torch's ``interpolate(mode="bilinear", antialias=True)`` computes the same, so that an exported network may do it.
+    torch's ``interpolate(mode="bilinear", antialias=True)`` computes the same, so that an exported network can resize.
 
     Args:
         picture: of mode ``"L"``.
@@ -30,11 +30,11 @@ def resized(picture: Image.Image, side: int) -> NDArray[np.float32]:
 
 
 def shortened(picture: Image.Image, at_least: int) -> Image.Image:
-    """Shortens each side of a picture that is much longer than needed by a whole factor, averaging pixels.
+    """Reduces each side of a picture that is at least twice as long as needed by a whole factor, averaging pixels.
 
     Args:
         picture: of mode ``"L"``.
-        at_least: pixels that each side keeps, if it has as many.
+        at_least: pixels that each side keeps, if it has that many.
     """
     factors = (max(picture.width // at_least, 1), max(picture.height // at_least, 1))
     return picture.reduce(factors) if max(factors) > 1 else picture

@@ -1,4 +1,4 @@
-"""TIFF files, as tifffile reads them: any byte order, number type and layout, and the usual compressions."""
+"""Reading TIFF files with tifffile: any byte order, number type and layout, and the usual compressions."""
 
 import io
 import logging
@@ -18,8 +18,8 @@ from gel_lightning.data.grey import grey_of_deep, grey_of_picture, upright
 
 _FAX = {2, 3, 4}
 _JPEG, _JPEG2000, _WEBP = 7, {33004, 33005, 34712}, {34927, 50001}
-_PICTURES = {_JPEG, *_JPEG2000, *_WEBP}  # each strip or tile is a picture file, which has a size in it
-# None, LZW, deflate, PackBits, LZMA, Zstandard. Others are rare, and not all codecs withstand damaged files.
+_PICTURES = {_JPEG, *_JPEG2000, *_WEBP}  # each strip or tile is a picture file with its own size
+# None, LZW, deflate, PackBits, LZMA, Zstandard. Others are rare, and some codecs crash on damaged files.
 _COMPRESSIONS = {1, 5, 8, 32946, 32773, 34925, 34926, 50000} | _FAX | _PICTURES
 _COLOURS = {
     PHOTOMETRIC.MINISWHITE: (1, "grey"),
@@ -32,25 +32,25 @@ _COLOURS = {
     PHOTOMETRIC.ICCLAB: (3, "Lab"),
     PHOTOMETRIC.ITULAB: (3, "Lab"),
 }
-"""Channels and name of the colour spaces that are read. Of Lab the lightness is taken, of YCbCr the luma."""
+"""Channels and name of the supported colour spaces. Of Lab the lightness is used, of YCbCr the luma."""
 
 _NUMBERS = {"u": "", "b": "", "i": " signed", "f": " float"}
 _REDUCED_OR_MASK = 0b101
 _NEEDED = (258, 273, 279, 320, 324, 325, 338, 339, 347)  # tags whose value may lie outside the header
 _GDAL_NODATA, _ORIENTATION = 42113, 274
 
-# tifffile logs what is odd about a file; with no handler at all Python would print it.
+# tifffile logs oddities of a file. Without a handler Python would print them.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def open_tiff(file: io.BytesIO) -> Opened:
-    """Reads the header of a TIFF's first page that is neither a thumbnail nor a mask.
+    """Reads the header of the first page of a TIFF that is neither a thumbnail nor a mask.
 
     Args:
         file: the bytes of the file.
 
     Raises:
-        RefusedError: its kind is not read.
+        RefusedError: the TIFF is of an unsupported kind.
         Exception: the file is damaged.
     """
     content, tiff = file.getvalue(), TiffFile(file)
@@ -63,7 +63,7 @@ def open_tiff(file: io.BytesIO) -> Opened:
     kind = _checked_kind(page)
     _check_parts(page, content)
     pages = len(tiff.pages)
-    with suppress(Exception):  # ImageJ writes the header of the first page only
+    with suppress(Exception):  # ImageJ writes only the header of the first page
         pages = max(pages, int((tiff.imagej_metadata or {}).get("images", 1)))
     header = PictureHeader(page.imagewidth, page.imagelength, kind, "TIFF", pages, page.index + 1)
 
@@ -75,7 +75,7 @@ def open_tiff(file: io.BytesIO) -> Opened:
 
 
 def _check_header(page: TiffPage, content: bytes) -> None:
-    """Checks that no tag is left out for a value beyond the end of the file, and that sizes are single numbers."""
+    """Checks that tifffile skipped no tag whose value is beyond the end of the file, and that sizes are numbers."""
     tiff = page.parent.tiff
     (entries,) = struct.unpack_from(tiff.tagnoformat, content, page.offset)
     places = range(page.offset + tiff.tagnosize, len(content) - 1, tiff.tagsize)[:entries]
@@ -87,7 +87,7 @@ def _check_header(page: TiffPage, content: bytes) -> None:
 
 
 def _checked_kind(page: TiffPage) -> str:
-    """What kind of pixels a page has, in words."""
+    """Checks that the pixels of a page can be read, and describes them."""
     if page.compression not in _COMPRESSIONS:
         raise _refused(f"{_name(COMPRESSION, page.compression)} compression")
     if page.photometric not in _COLOURS:
@@ -111,7 +111,7 @@ def _name(names: Any, value: int) -> str:
 
 
 def _check_parts(page: TiffPage, content: bytes) -> None:
-    """Checks that the strips or tiles are all there, and that none decodes to more than it should."""
+    """Checks that all strips or tiles are present, and that none decodes to more than it should."""
     offsets, counts = page.dataoffsets, page.databytecounts
     if len(offsets) < prod(page.chunked) or len(counts) < prod(page.chunked) or not all(offsets) or not all(counts):
         raise ValueError("parts of the pixels are missing")
@@ -133,7 +133,7 @@ def _check_parts(page: TiffPage, content: bytes) -> None:
 
 def _picture_pixels(file: bytes) -> int:
     """Width times height of a strip or tile that is a picture file."""
-    if file.startswith(b"\xff\xd8"):  # JPEG, of which Pillow knows fewer kinds
+    if file.startswith(b"\xff\xd8"):  # JPEG, of which Pillow supports fewer kinds
         place = 2
         while place + 9 <= len(file):
             marker, length, _, height, width = struct.unpack_from(">HHBHH", file, place)
@@ -146,7 +146,7 @@ def _picture_pixels(file: bytes) -> int:
 
 
 def _alpha_channel(page: TiffPage) -> tuple[int, bool] | None:
-    """The place of the alpha channel among the samples, and whether colours are multiplied by it."""
+    """The index of the alpha channel, and whether it is premultiplied."""
     channels, _ = _COLOURS[PHOTOMETRIC(page.photometric)]
     for place, kind in enumerate(page.extrasamples):
         if kind in (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA):
@@ -170,7 +170,7 @@ def _grey(page: TiffPage, content: bytes) -> Image.Image:
     if name == "CMYK":
         inks = samples[..., :4] if samples.dtype == np.uint8 else samples[..., :4] >> 8 * (samples.dtype.itemsize - 1)
         return grey_of_picture(_picture("CMYK", inks))
-    rgb = name == "colour" or (name == "YCbCr" and page.compression == _JPEG)  # which tifffile turns into RGB
+    rgb = name == "colour" or (name == "YCbCr" and page.compression == _JPEG)  # tifffile converts it to RGB
     colour = samples[..., :3] if rgb else samples[..., :1]
     min_is_white = page.photometric == PHOTOMETRIC.MINISWHITE
     alpha_channel = _alpha_channel(page)
@@ -189,7 +189,7 @@ def _grey(page: TiffPage, content: bytes) -> Image.Image:
 
 
 def _left_to_pillow(page: TiffPage) -> bool:
-    """Tells whether a page is of a rare kind that tifffile does not decode, or not rightly."""
+    """Whether a page is of a rare kind that tifffile cannot decode correctly."""
     if page.compression in _FAX:
         return not hasattr(imagecodecs, "ccittfax4_decode")  # imagecodecs before 2025.8, the last for Python 3.10
     if page.compression == _JPEG:
@@ -203,7 +203,7 @@ def _picture(mode: str, samples: NDArray[Any]) -> Image.Image:
 
 
 def _full_range(samples: NDArray[Any], bits: int) -> NDArray[Any]:
-    """Stretches unsigned samples of fewer bits than their type to its whole range; exactly so below 8 bits."""
+    """Scales unsigned samples of fewer bits than their type to its full range, exactly below 8 bits."""
     if samples.dtype.kind not in "ub" or bits >= 8 * samples.dtype.itemsize:
         return samples
     if bits < 8:
@@ -214,16 +214,16 @@ def _full_range(samples: NDArray[Any], bits: int) -> NDArray[Any]:
 
 
 def _looked_up(indices: NDArray[Any], colours: NDArray[Any] | None) -> Image.Image:
-    """The picture of a palette of 16-bit colours [3, n]."""
+    """Looks up the colours of a palette, [3, n], of 16 bits each."""
     if colours is None:
         raise ValueError("its palette is missing")
-    if colours.max() > 255:  # else written as if they were of 8 bits
+    if colours.max() > 255:  # some programs write 8-bit values
         colours = colours >> 8
     return grey_of_picture(_picture("RGB", colours.T.astype(np.uint8)[indices]))
 
 
 def _no_data(page: TiffPage) -> float | None:
-    """The value of pixels without data, if there is one: as GDAL writes it, a number as text."""
+    """The value of pixels without data, if any, which GDAL writes as text."""
     with suppress(TypeError, ValueError):
         return float(str(page.tags.valueof(_GDAL_NODATA)).strip("\0 "))
     return None

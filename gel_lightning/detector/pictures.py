@@ -1,4 +1,4 @@
-"""The pictures that the packaged detector was trained on: gathered from folders, else from the network."""
+"""The training pictures of the packaged detector, collected from folders or downloaded."""
 
 import argparse
 import csv
@@ -26,15 +26,15 @@ class Source(NamedTuple):
     """One row of pictures.csv.
 
     Attributes:
-        path: below the folder of training pictures; its first part is the class.
-        group: the lab that it comes from: the owner of the repository.
+        path: in the folder of training pictures; its first part is the class.
+        group: the lab that it comes from, which is the owner of the repository.
         kind: what it shows, in a word.
-        repository: at GitHub.
+        repository: on GitHub.
         commit: of the repository.
         source: path in the repository; empty for the originals, which come as an archive.
-        sha256: of the file there.
-        reduced_sha256: of a copy of 1,400 pixels that does as well; empty if there is none.
-        licence: that the repository states.
+        sha256: of the file.
+        reduced_sha256: of a copy with 1,400 pixels that is accepted too; empty if there is none.
+        licence: of the repository.
         note: anything else.
     """
 
@@ -51,22 +51,22 @@ class Source(NamedTuple):
 
 
 def read_sources() -> tuple[Source, ...]:
-    """The training pictures, as the package lists them."""
+    """The training pictures listed in the package."""
     text = resources.files("gel_lightning.detector").joinpath("pictures.csv").read_text("utf-8")
     return tuple(Source(*row) for row in list(csv.reader(text.splitlines()))[1:])
 
 
 def gather(to: Path, folders: Sequence[Path], sources: Sequence[Source] | None = None, host: str = HOST) -> None:
-    """Copies the training pictures into a folder of class folders: all of them or none.
+    """Collects the training pictures in a folder of class folders, completely or not at all.
 
     Args:
-        to: the folder, which must not be there yet.
-        folders: where pictures may be, under the paths of the list; what is in none of them is downloaded.
-        sources: the pictures; None takes the package's list.
-        host: where ``/REPOSITORY/COMMIT/PATH`` is a file of a repository.
+        to: the folder, which must not exist.
+        folders: that may contain pictures, under the paths of the list. Pictures in none of them are downloaded.
+        sources: the pictures; by default those listed in the package.
+        host: that serves the files of repositories as ``/REPOSITORY/COMMIT/PATH``.
 
     Raises:
-        GelError: ``to`` is there already, or some pictures can neither be found nor downloaded: all are named.
+        GelError: ``to`` exists, or some pictures can neither be found nor downloaded.
         OSError: ``to`` cannot be written.
     """
     if to.exists():
@@ -89,9 +89,9 @@ def gather(to: Path, folders: Sequence[Path], sources: Sequence[Source] | None =
 
 
 def _copied(source: Source, folders: Sequence[Path], to: Path) -> bool:
-    """Whether a picture was found in a folder, and copied."""
+    """Copies a picture if one of the folders has it; whether it did."""
     for folder in folders:
-        if (found := folder / source.path).is_file() and _is_it(content := found.read_bytes(), source):
+        if (found := folder / source.path).is_file() and _is_listed(content := found.read_bytes(), source):
             place = to / source.path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
@@ -100,7 +100,7 @@ def _copied(source: Source, folders: Sequence[Path], to: Path) -> bool:
 
 
 def _downloaded(source: Source, host: str, to: Path) -> str:
-    """Downloads a picture; the reason if that fails, else nothing."""
+    """Downloads a picture; returns the reason if that fails."""
     url = f"{host}/{source.repository}/{source.commit}/{urllib.parse.quote(source.source)}"
     place = to / source.path
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -108,10 +108,10 @@ def _downloaded(source: Source, host: str, to: Path) -> str:
         fetch(url, place, shown=False)
     except GelError as error:
         return str(error)
-    return "" if _is_it(place.read_bytes(), source) else f"{url} is another file than the one that is listed"
+    return "" if _is_listed(place.read_bytes(), source) else f"{url} is another file than the one that is listed"
 
 
-def _is_it(content: bytes, source: Source) -> bool:
+def _is_listed(content: bytes, source: Source) -> bool:
     return hashlib.sha256(content).hexdigest() in {source.sha256, source.reduced_sha256}
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.progress import picture_progress
 from gel_lightning.core.store import Store
-from gel_lightning.core.xla import PaddedBatches, on_xla, run_gathered
+from gel_lightning.core.xla import PaddedBatches, on_xla, sync_xla
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import PictureDataset, StoredFeatures
 from gel_lightning.data.images import DECODING, PictureError
@@ -218,7 +218,7 @@ def _features(
     for batch, digests in cast(Any, trainer.strategy.process_dataloader(loader)):
         values = batch.to(device, non_blocking=True)
         features = _forward(trunk, trainer.precision_plugin.convert_input(values))
-        run_gathered(trainer)
+        sync_xla(trainer)
         yield digests, _on_its_way(features)
 
 

@@ -1,1 +1,1 @@
-"""Trained models, applied to pictures."""
+"""Using trained models on pictures."""

@@ -1,4 +1,4 @@
-"""Heat maps of what an answer rests on, by occlusion: all that this needs is the model's answers."""
+"""Heat maps that explain an answer, by occlusion, which needs nothing but the output of the model."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,20 +7,19 @@ from PIL import Image
 from gel_lightning.inference.exported import ExportedModel
 
 CELLS, PATCH = 10, 2
-"""Cells of a side of the grid, and of the patch that moves over it cell by cell: 81 places."""
+"""Cells per side of the grid, and of the patch that moves over it cell by cell: 81 places."""
 BATCH = 27
 LEAST_DROP = 0.5
-"""Drop of log-odds that is shown at full heat at least: what matters less than this anywhere stays pale."""
+"""The smallest drop of log-odds that is shown at full heat, so that maps of small drops stay pale."""
 SMALLEST = 1e-9
-"""Probability below which there is no difference."""
+"""Smaller probabilities count as this."""
 
 
 def heat_map(model: ExportedModel, picture: Image.Image, class_name: str) -> NDArray[np.uint8]:
-    """Finds the places that speak for a class.
+    """Finds the parts of a picture that are evidence for a class.
 
-    A patch of the picture's mean grey covers one place after another. The heat of a place is how far that lowers the
-    log-odds of the class, averaged over the patches that cover the place (Zeiler and Fergus 2014). Where it raises
-    them, the heat is 0.
+    A patch of the picture's mean grey is moved over the picture. The heat of a cell is the drop of the log-odds of
+    the class, averaged over the patches that cover the cell (Zeiler and Fergus 2014), or 0 if they rise.
 
     Args:
         model: the classifier.
@@ -28,8 +27,8 @@ def heat_map(model: ExportedModel, picture: Image.Image, class_name: str) -> NDA
         class_name: the class.
 
     Returns:
-        From 0 to 255, shape ``[side, side]``, where side is that of the model's input. 255 is the strongest drop in the
-        picture, or 0.5 if no drop is larger. The map is spread over the whole picture, as the model's input is.
+        Values from 0 to 255, shape ``[side, side]``, where side is that of the model's input. 255 is the largest drop,
+        but at least 0.5. The map covers the whole picture, like the model's input.
 
     Raises:
         ValueError: the model has no such class.
@@ -38,7 +37,7 @@ def heat_map(model: ExportedModel, picture: Image.Image, class_name: str) -> NDA
     square = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
     edges = np.linspace(0, side, CELLS + 1).round().astype(int)
     places = [(row, column) for row in range(CELLS - PATCH + 1) for column in range(CELLS - PATCH + 1)]
-    pictures = np.repeat(square[None, None], len(places) + 1, axis=0)  # the last one is left whole
+    pictures = np.repeat(square[None, None], len(places) + 1, axis=0)  # the last one stays uncovered
     for covered, (row, column) in zip(pictures[:, 0], places, strict=False):
         covered[edges[row] : edges[row + PATCH], edges[column] : edges[column + PATCH]] = round(square.mean())
     odds = np.concatenate([_log_odds(model(batch), label) for batch in np.array_split(pictures, len(places) // BATCH)])
@@ -52,7 +51,7 @@ def heat_map(model: ExportedModel, picture: Image.Image, class_name: str) -> NDA
 
 
 def _log_odds(probabilities: NDArray[np.float32], label: int) -> NDArray[np.float64]:
-    """Of a class against all others, shape ``[N]``; of the others' sum, which near 1 is exacter than the rest to 1."""
+    """Log-odds of a class, shape ``[N]``, from the sum of the others, which is more precise than 1 - p near 1."""
     shares = probabilities.astype(np.float64).clip(SMALLEST)
     odds: NDArray[np.float64] = np.log(shares[:, label]) - np.log(np.delete(shares, label, axis=1).sum(axis=1))
     return odds

@@ -1,4 +1,4 @@
-"""A file that `gel-fit export` has written, run by ONNX Runtime; nothing here imports PyTorch."""
+"""Running a file of `gel-fit export` with ONNX Runtime, without PyTorch."""
 
 import hashlib
 import json
@@ -13,30 +13,32 @@ from gel_lightning.core.errors import GelError, missing_package, one_line
 from gel_lightning.core.files import regular_file
 
 INPUT, OUTPUT = "pictures", "probabilities"
-"""Names of the model's one input and one output."""
+"""Names of the only input and output of a model."""
 
 
 class ExportedModel:
     """Classifies grey pictures of any size with an exported model.
 
     Args:
-        content: the file, all of it: ONNX Runtime then looks for no other file.
-        name: what errors call it.
-        threads: that compute one call; 0 takes one for each core. With 1 many threads may call at once.
+        content: of the whole file, so that ONNX Runtime opens no other files.
+        name: for error messages.
+        threads: number of threads that compute one call; 0 takes one per core. Use 1 if many threads call at once.
 
     Attributes:
         class_names: in the order of the probabilities.
         image_size: side in pixels to which the model resizes pictures.
         sha256: of the file.
-        thresholds: of each class, the least probability at which an answer is certain.
-        metadata: all that the file says about itself, as text by key.
+        thresholds: for each class, the probability at which an answer is certain.
+        metadata: of the file.
 
     Raises:
-        GelError: not a model of ours, or ONNX Runtime is not installed.
+        GelError: the file was not written by `gel-fit export`, or ONNX Runtime is not installed.
     """
 
     def __init__(self, content: bytes, name: str = "model", threads: int = 0) -> None:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.32 on it tells Microsoft, and writes to the cache
+        os.environ.setdefault(
+            "ORT_DISABLE_TELEMETRY", "1"
+        )  # 1.32 and later send telemetry to Microsoft, and write to the cache
         try:
             import onnxruntime
         except ImportError as error:
@@ -44,8 +46,8 @@ class ExportedModel:
         self.name, self.sha256 = name, hashlib.sha256(content).hexdigest()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.enable_mem_pattern = False  # one would be kept for every size of picture
-        options.log_severity_level = 4  # what is wrong comes as an exception
+        options.enable_mem_pattern = False  # would keep a pattern for every size of picture
+        options.log_severity_level = 4  # errors are raised as exceptions
         try:
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
@@ -58,7 +60,7 @@ class ExportedModel:
             named = len(set(self.class_names)) == len(self.class_names) == len(self.thresholds)
             if not (takes and gives and named and self.image_size > 0):
                 raise ValueError
-        except Exception as error:  # ONNX Runtime has many kinds of its own
+        except Exception as error:  # ONNX Runtime has many exceptions of its own
             raise GelError(f"{name}: not a model that gel-fit export has written, or damaged") from error
 
     @classmethod
@@ -66,7 +68,7 @@ class ExportedModel:
         """Reads a file.
 
         Raises:
-            GelError: it cannot be opened, or is not a model of ours.
+            GelError: it cannot be opened, or was not written by `gel-fit export`.
         """
         try:
             content = regular_file(Path(path).expanduser()).read_bytes()
@@ -84,11 +86,11 @@ class ExportedModel:
             The probability of each class, shape ``[N, classes]``.
 
         Raises:
-            GelError: the model cannot do so, or gives what are no probabilities.
+            GelError: the model fails, or its output is not probabilities.
         """
         try:
             given: Any = self.session.run([OUTPUT], {INPUT: pictures})[0]
-        except Exception as error:  # ONNX Runtime has many kinds of its own
+        except Exception as error:  # ONNX Runtime has many exceptions of its own
             raise GelError(f"{self.name}: the model cannot classify this ({one_line(error)})") from error
         probabilities = np.asarray(given, np.float32)
         if probabilities.shape != (len(pictures), len(self.class_names)) or not np.isfinite(probabilities).all():

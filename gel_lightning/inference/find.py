@@ -1,8 +1,8 @@
-"""Which pictures are gels: files in, a row for each out, without PyTorch.
+"""Finding gels: from picture files to rows, without PyTorch.
 
-Pictures go through in windows. The files of a window are read, and their digests looked up in the store of answers;
-those that are not there are decoded and classified, each picture by one thread from file to probabilities. That is
-faster than batches in which all threads compute one picture or some after the other, and takes pictures of any size.
+Files are processed in windows. Those of a window are read, and their digests looked up in the store of answers. The
+remaining pictures are decoded and classified, each by a single thread from file to probabilities. This is faster than
+batches whose operators are spread over all threads, and works for pictures of any size.
 """
 
 import hashlib
@@ -32,24 +32,23 @@ if TYPE_CHECKING:
     import pandas
 
 WINDOW, WINDOW_BYTES = 256, 2**26
-"""The most pictures, and the most bytes of their files, that are in memory at once; a larger file is alone."""
+"""The maximum number of files in memory at once, and of their bytes; a larger file is processed alone."""
 
 DETAIL = 4
-"""Sides of a picture are shortened where they keep this many times the pixels of the network's input. With twice as
-many a few probabilities moved by up to 0.04, since pixels are rounded to 8 bits; with four times as many none by 0.02.
-"""
+"""Pictures are reduced to no less than this many times the side of the network's input. With 2, some probabilities
+changed by up to 0.04, because pixels are rounded to 8 bits; with 4 none changed by 0.02."""
 
 Extra = TypeVar("Extra")
 Picture = str | Path | Image.Image | NDArray[Any]
 
 
 class Found(NamedTuple, Generic[Extra]):
-    """A picture that was looked at.
+    """A picture that was classified.
 
     Attributes:
-        row: what the model made of it.
-        file: which it is.
-        extra: what else was asked for; None where the picture could not be read.
+        row: the answer of the model.
+        file: of the picture.
+        extra: the result of ``also``; None if the picture could not be read.
     """
 
     row: Row
@@ -58,7 +57,7 @@ class Found(NamedTuple, Generic[Extra]):
 
 
 class Rows(Sequence[Row]):
-    """Rows that a detector has made."""
+    """The rows of several pictures."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._rows = tuple(rows)
@@ -68,7 +67,7 @@ class Rows(Sequence[Row]):
     @overload
     def __getitem__(self, index: slice) -> "Rows": ...
     def __getitem__(self, index: int | slice) -> "Row | Rows":
-        """A row, or some of them."""
+        """One row, or a slice."""
         return Rows(self._rows[index]) if isinstance(index, slice) else self._rows[index]
 
     def __len__(self) -> int:
@@ -78,7 +77,7 @@ class Rows(Sequence[Row]):
         return f"Rows({list(self._rows)!r})"
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The rows as a table, with a column ``probability_CLASS`` for each class.
+        """The rows as a data frame, with a column ``probability_CLASS`` for each class.
 
         Raises:
             ImportError: pandas is not installed.
@@ -95,20 +94,20 @@ class Rows(Sequence[Row]):
 
 
 class Detector:
-    """Says which class pictures belong to.
+    """Classifies pictures with an exported model.
 
     Args:
-        model: a file of `gel-fit export`; None takes the packaged detector.
+        model: a file of `gel-fit export`; by default the packaged detector.
         confidence: ``high``, ``medium`` or ``best-guess``, see :func:`~gel_lightning.inference.rows.thresholds_at`.
-        cache_dir: folder of the store of answers; None takes the user's cache folder.
+        cache_dir: folder of the store of answers; by default the user's cache folder.
 
     Attributes:
         model: the model.
         class_names: its classes.
-        kept: False once the store of answers could not be written.
+        kept: whether all answers could be stored.
 
     Raises:
-        GelError: the model cannot be had, or there is no such level of confidence.
+        GelError: the model cannot be loaded, or the level of confidence does not exist.
     """
 
     def __init__(
@@ -122,7 +121,7 @@ class Detector:
         self._thresholds = thresholds_at(confidence, self.model.thresholds)
         self._at_least = DETAIL * self.model.image_size
         key = {"kind": "answers", "model": self.model.sha256, "decoding": DECODING, "at_least": self._at_least}
-        # With the probabilities: the page that was read, and how many there are.
+        # Besides the probabilities: the page that was read, and the number of pages.
         root = default_cache_dir() if cache_dir is None else Path(cache_dir)
         self._store = Store(root, key, np.float32, len(self.class_names) + 2)
 
@@ -131,11 +130,11 @@ class Detector:
 
         Args:
             pictures: one or more of: a file, a folder with pictures at any depth, a Pillow picture, an array of grey
-                values ``[height, width]`` or of colours ``[height, width, channels]``. 8-bit values are taken as they
-                are, others scaled as those of files are.
+                values ``[height, width]`` or of colours ``[height, width, channels]``. 8-bit values are used
+                unchanged, others are scaled like those of files.
 
         Returns:
-            A row for each picture: first of files, in the order of their paths, then of the others, as they come.
+            A row for each picture: first the files, sorted by path, then the others in the given order.
 
         Raises:
             GelError: there is no picture.
@@ -155,12 +154,12 @@ class Detector:
     def look(
         self, files: Sequence[File], also: Callable[[Image.Image, Row], Extra] | None = None
     ) -> Generator[Found[Extra], None, None]:
-        """Classifies files, each as soon as it is known and in their order. Answers are kept, and found again.
+        """Classifies files in their order, each as soon as it is known. Answers are stored and reused.
 
         Args:
-            files: what is to be classified.
-            also: is called with each picture, of mode ``"L"`` and as it was classified, and its row, by several threads
-                at once. It has every picture decoded.
+            files: to classify.
+            also: called by several threads at once with each picture, of mode ``"L"`` and as it was classified, and its
+                row. With it all pictures are decoded, even if their answers are stored.
         """
         with _threads() as pool, self._keeping() as keep:
             for window in _windows(files):
@@ -172,10 +171,10 @@ class Detector:
                     yield found
 
     def _stored(self, files: Sequence["_Read"]) -> list[NDArray[np.float32] | None]:
-        """What is kept of each file; None where nothing is."""
+        """The stored answer of each file; None if there is none."""
         rows: list[NDArray[np.float32] | None] = [None] * len(files)
         readable = [place for place, file in enumerate(files) if not file.error]
-        with suppress(OSError, GelError):  # a store that cannot be read is as good as none
+        with suppress(OSError, GelError):  # a store that cannot be read is ignored
             stored = self._store.find([files[place].digest for place in readable])
             there = np.flatnonzero(~stored.missing).tolist()
             for place, row in zip(there, stored.take(there), strict=True):
@@ -188,7 +187,7 @@ class Detector:
         kept: NDArray[np.float32] | None,
         also: Callable[[Image.Image, Row], Extra] | None,
     ) -> tuple[Found[Extra], NDArray[np.float32] | None]:
-        """Classifies a file that was read; the second value is to be kept."""
+        """Classifies a file that was read. The second value is the answer to store, if it is new."""
         path, picture, computed = read.file.path, None, None
         if read.error:
             return Found(Row(path, error=read.error), read.file, None), None
@@ -206,7 +205,7 @@ class Detector:
         return Found(row, read.file, extra), computed
 
     def _of_picture(self, number: int, given: Image.Image | NDArray[Any]) -> Row:
-        """The row of a picture that is no file, or has been opened."""
+        """The row of a Pillow picture or an array."""
         path = getattr(given, "filename", "") or f"picture {number}"
         try:
             grey = grey_of_picture(given) if isinstance(given, Image.Image) else _grey_of_array(given)
@@ -223,7 +222,7 @@ class Detector:
 
     @contextmanager
     def _keeping(self) -> Iterator[Callable[[bytes, NDArray[np.float32]], None]]:
-        """Adds to the store for as long as that can be written; see :attr:`kept`."""
+        """Stores answers until the store cannot be written; see :attr:`kept`."""
 
         def keep(digest: bytes, row: NDArray[np.float32]) -> None:
             if self.kept:
@@ -239,7 +238,7 @@ class Detector:
 
 
 class _Read(NamedTuple):
-    """A file with its content and the digest of that, or why it cannot be read."""
+    """A file with its content and digest, or why it cannot be read."""
 
     file: File
     content: bytes
@@ -258,7 +257,7 @@ def _read(file: File) -> _Read:
 
 
 def _windows(files: Iterable[File]) -> Iterator[list[File]]:
-    """Cuts a list of files into parts that fit into memory."""
+    """Divides files into windows that fit into memory."""
     window: list[File] = []
     total = 0
     for file in files:
@@ -276,7 +275,7 @@ def _windows(files: Iterable[File]) -> Iterator[list[File]]:
 
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """A thread for each core that this process may use; what they have not begun is dropped at the end."""
+    """A thread for each core that this process may use. Tasks that have not begun are cancelled at the end."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pool = ThreadPoolExecutor(cores)
     try:
@@ -294,7 +293,7 @@ def _grey_of_array(values: NDArray[Any]) -> Image.Image:
 
 
 def _load(model: str | Path | None) -> ExportedModel:
-    """Loads a model that leaves the cores to the threads which call it."""
+    """Loads a model that computes each call in the calling thread."""
     if model is not None:
         return ExportedModel.load(model, threads=1)
     return ExportedModel(read_detector(), "the packaged detector", threads=1)

@@ -1,4 +1,4 @@
-"""Which pictures a person means who names files, folders, or a list of them."""
+"""Listing the pictures that are meant by files, folders, or a list of them."""
 
 import os
 from collections import Counter
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.data.folders import is_picture, visible_files
+from gel_lightning.data.picture_files import is_picture, visible_files
 
 STDIN = "-"
 """Stands for a list on standard input."""
@@ -17,9 +17,9 @@ class File(NamedTuple):
     """A picture file.
 
     Attributes:
-        path: as it was named, or the named folder's and what follows.
-        below: the folder that was named, or the one that holds a named file.
-        error: why it cannot be read, where that is known already.
+        path: as it was given, or the given folder and the path in it.
+        below: the given folder, or the one that contains a given file.
+        error: why it cannot be read, if that is known already.
     """
 
     path: str
@@ -28,24 +28,24 @@ class File(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """What was found.
+    """The pictures that were found.
 
     Attributes:
-        files: each path once, in the order of the paths.
-        left_out: number of other files in folders by their suffix in lower case; "" is none.
+        files: each path once, sorted.
+        left_out: number of other files in folders by their suffix in lower case, which may be empty.
     """
 
     files: Sequence[File]
     left_out: Mapping[str, int]
 
 
-def list_pictures(given: Iterable[str | Path], searched_not: Path | None = None) -> Listed:
+def list_pictures(given: Iterable[str | Path], leave_out: Path | None = None) -> Listed:
     """Lists pictures.
 
     Args:
-        given: files, whatever their suffix, and folders with pictures at any depth, told by their suffix, or by their
-            first bytes where they have none. What is not there is a file that cannot be read.
-        searched_not: a folder whose pictures are none of these, although it may lie in one that is given.
+        given: files with any suffix, and folders with pictures at any depth. A path that does not exist becomes a file
+            that cannot be read.
+        leave_out: a folder to skip, which may be in a given one.
 
     Raises:
         GelError: there is no picture.
@@ -63,7 +63,7 @@ def list_pictures(given: Iterable[str | Path], searched_not: Path | None = None)
             place = str(error.filename)
             found[place] = File(place, below, f"cannot be listed ({error.strerror})")
 
-        for file in visible_files(path, searched_not, unlisted):
+        for file in visible_files(path, leave_out, unlisted):
             if is_picture(file):
                 found.setdefault(str(file), File(str(file), str(path)))
             else:
@@ -78,10 +78,10 @@ def list_pictures(given: Iterable[str | Path], searched_not: Path | None = None)
 
 
 def read_list(content: bytes) -> list[str]:
-    """The paths in a list, each in a line, or ended by a NUL where there are any.
+    """Parses a list of paths, separated by NUL if there is any, else one per line.
 
     Args:
-        content: of the list, paths as the file system has them.
+        content: of the list, in the encoding of the file system.
     """
     separator = b"\0" if b"\0" in content else b"\n"
     return [os.fsdecode(path) for path in content.split(separator) if path]

@@ -1,4 +1,4 @@
-"""`--page`: all pictures that a model was asked about on one HTML page that stands alone."""
+"""`--page`: all classified pictures on one self-contained HTML page."""
 
 import os
 import tempfile
@@ -21,22 +21,22 @@ from gel_lightning.inference.rows import UNSURE, Row
 
 HEAT_COLOUR = np.array([255, 110, 0], np.float32)
 HEAT_OPACITY = 0.6
-"""Of the hottest place, so that the picture is seen through it."""
+"""Opacity of the hottest place, so that the picture stays visible."""
 
 
 class Page:
     """Writes the page when the ``with`` block ends without an error.
 
-    Each picture's part of the page is made at once and kept in a temporary file, so that memory holds some 100 bytes a
-    picture. The page is whole or not there: a killed process leaves the one that was there before.
+    The part of each picture is rendered immediately and kept in a temporary file, so that memory holds only about 100
+    bytes per picture. The page is written atomically: a killed process leaves the old one.
 
     Args:
-        path: the page.
+        path: of the page.
         class_names: of the model.
-        looked_for: the class by whose probability the pictures are sorted.
+        looked_for: the class by whose probability pictures are sorted.
 
     Raises:
-        GelError: the path is of a folder, a device or a pipe, or does not end in .html or .htm.
+        GelError: the path is a folder, device or pipe, or does not end in .html or .htm.
     """
 
     def __init__(self, path: str | Path, class_names: Sequence[str], looked_for: str) -> None:
@@ -44,12 +44,12 @@ class Page:
         self.class_names, self.looked_for = tuple(class_names), looked_for
         self._templates = environment("gel_lightning.inference")
         self._card = self._templates.get_template("page_card.html.jinja")
-        self._places: list[tuple[float, int, int]] = []  # probability, start and length of the picture's part
+        self._places: list[tuple[float, int, int]] = []  # probability, start and length of the part of a picture
         self._counts = dict.fromkeys((*self.class_names, UNSURE, ""), 0)
         self._heats = False
 
     def __enter__(self) -> "Page":
-        """Opens the file that is to become the page, so that a place which cannot be written shows at once."""
+        """Opens the file of the page, so that an unwritable place is noticed at once."""
         self._open = ExitStack()
         self._file: IO[str] = self._open.enter_context(replacing(self.path))
         self._parts: IO[bytes] = self._open.enter_context(tempfile.TemporaryFile())
@@ -59,9 +59,9 @@ class Page:
         """Adds a picture.
 
         Args:
-            row: what the model made of it.
-            thumbnail: its grey values, shape ``[height, width]``, of any size; None if there are none.
-            heat: what the answer rests on, from 0 to 255, shape ``[side, side]``, spread over the whole picture.
+            row: its row.
+            thumbnail: grey values of shape ``[height, width]`` and any size; None if the picture could not be read.
+            heat: heat map of the answer, 0 to 255, shape ``[side, side]``, stretched over the whole picture.
         """
         picture = None if thumbnail is None else Image.fromarray(thumbnail)
         if picture:
@@ -88,7 +88,7 @@ class Page:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Writes the page, or after an error leaves no trace of it."""
+        """Writes the page; after an error the old one stays."""
         if error is not None:
             self._open.__exit__(kind, error, trace)
             return
@@ -115,21 +115,21 @@ class Page:
             yield Markup(self._parts.read(length).decode())
 
     def _link(self, path: Path) -> str:
-        """The picture's address from the page's folder, byte for byte, so that both can be moved together."""
+        """The address of a picture relative to the folder of the page, so that both can be moved together."""
         try:
             relative = Path(os.path.relpath(path, self.path.parent))
-        except ValueError:  # another drive of Windows
+        except ValueError:  # on another Windows drive
             return path.absolute().as_uri()
         return quote(os.fsencode(relative.as_posix()))
 
 
 def _path_cell(path: Path) -> str:
-    """The path as a CSV file of corrections has it: absolute, since nobody knows where the browser saves that file."""
+    """The path for the CSV file of corrections: absolute, because the browser may save that file anywhere."""
     return formula_free(str(path.absolute())).encode(errors="backslashreplace").decode()
 
 
 def _heated(picture: Image.Image, heat: NDArray[np.uint8]) -> Image.Image:
-    """The picture with the heat map laid over it."""
+    """The picture with the heat map blended over it."""
     grey = picture.convert("L")
     hot = np.asarray(Image.fromarray(heat).resize(grey.size, Image.Resampling.BILINEAR), np.float32)[..., None]
     share = hot * (HEAT_OPACITY / 255)

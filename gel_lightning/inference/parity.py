@@ -1,4 +1,4 @@
-"""Does an exported model give the probabilities of the model that it was made from?"""
+"""Checks that an exported model gives the same probabilities as the PyTorch model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,25 +10,25 @@ from PIL import Image
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.datasets import picture_values
-from gel_lightning.data.drawn import draw_gel
-from gel_lightning.data.folders import find_pictures
+from gel_lightning.data.drawn.gels import draw_gel
 from gel_lightning.data.images import PictureError, read_picture
+from gel_lightning.data.picture_files import find_pictures
 from gel_lightning.inference.exported import ExportedModel
 from gel_lightning.inference.trained import Trained
 
 TOLERANCE = 1e-3
-"""How far probabilities of an exported model may be from PyTorch's."""
+"""The largest difference allowed between probabilities of the exported model and PyTorch."""
 
 NOISE_SIZES = ((224, 224), (37, 900), (700, 50), (1, 1), (1200, 1600))  # height and width
 
 
 class Checked(NamedTuple):
-    """How an exported model compares with PyTorch.
+    """The result of comparing an exported model with PyTorch.
 
     Attributes:
-        pictures: how many were compared.
-        unreadable: how many could not be read.
-        difference: the largest between two probabilities.
+        pictures: number of pictures compared.
+        unreadable: number of pictures that could not be read.
+        difference: the largest difference between two probabilities.
     """
 
     pictures: int
@@ -37,15 +37,15 @@ class Checked(NamedTuple):
 
 
 def check(content: bytes, trained: Trained, folder: Path | None = None) -> Checked:
-    """Compares an exported file with the model that it was made from.
+    """Compares an exported file with its PyTorch model.
 
     Args:
         content: of the file.
-        trained: the model, which classifies as `gel-fit predict` does.
-        folder: pictures to compare on; None takes drawn gels, and noise of unusual sizes.
+        trained: the PyTorch model, as used by `gel-fit predict`.
+        folder: of pictures to compare on; by default drawn gels, and noise of unusual sizes.
 
     Raises:
-        GelError: a probability differs by more than :data:`TOLERANCE`, or an answer; no picture can be read.
+        GelError: a probability differs by more than :data:`TOLERANCE`, an answer differs, or no picture can be read.
     """
     exported = ExportedModel(content)
     pictures, unreadable, largest = 0, 0, 0.0
@@ -57,7 +57,7 @@ def check(content: bytes, trained: Trained, folder: Path | None = None) -> Check
             expected = trained.model.predict_step(picture_values(picture, trained.image_size)[None], 0)[0].numpy()
         found = exported(np.asarray(picture)[None, None])[0]
         difference = float(abs(found - expected).max())
-        # A difference that is not a number is none to be kept, either.
+        # `not <=` also refuses NaN.
         if not difference <= TOLERANCE or found.argmax() != expected.argmax():
             raise GelError(
                 f"{name}: the exported model gives other probabilities than PyTorch, by {difference:.2g} where "

@@ -1,4 +1,4 @@
-"""One row for each picture that a model was asked about, as a table, as JSON, and all of them in a sentence."""
+"""One row per classified picture, as CSV and JSON, and all rows summarised in a sentence."""
 
 import csv
 import json
@@ -9,31 +9,31 @@ from gel_lightning.core.files import formula_free, text_cell
 from gel_lightning.core.text import printable
 
 UNSURE = "unsure"
-"""The answer where the most probable class is not probable enough."""
+"""The answer if the most probable class is below its threshold."""
 
 LEVELS = ("high", "medium", "best-guess")
-"""What may be asked of an answer's probability: see :func:`thresholds_at`."""
+"""Levels of confidence that can be required of an answer: see :func:`thresholds_at`."""
 
 DIGITS = 6
 """Decimal places of probabilities."""
 
 CSV_OPTIONS: dict[str, Any] = {"newline": "", "encoding": "utf-8-sig", "errors": "backslashreplace"}
-"""How a table is opened: without the mark of utf-8-sig Excel reads names that are not ASCII wrongly."""
+"""How a CSV file is opened. Without the byte order mark Excel misreads names that are not ASCII."""
 
-REASONS = 10  # unreadable pictures that are named
+REASONS = 10  # unreadable pictures that are listed
 LEAST_CERTAIN = 5
 
 
 class Row(NamedTuple):
-    """What a model made of a picture.
+    """The answer of a model for a picture.
 
     Attributes:
-        path: as found.
-        answer: a class name, :data:`UNSURE`, or "" where the picture could not be read.
-        predicted: the most probable class, "" where unreadable.
+        path: of the picture.
+        answer: a class name, :data:`UNSURE`, or "" if the picture could not be read.
+        predicted: the most probable class, "" if unreadable.
         confidence: its probability.
-        probabilities: by class; empty where unreadable.
-        error: why it could not be read, else "".
+        probabilities: by class; empty if unreadable.
+        error: why it could not be read, or "".
         note: such as "page 1 of 3".
     """
 
@@ -47,12 +47,12 @@ class Row(NamedTuple):
 
 
 def thresholds_at(level: str, thresholds: Sequence[float]) -> tuple[float, ...]:
-    """Finds the least probability at which the most probable class is the answer.
+    """Finds the probability that each class needs to be the answer.
 
     Args:
-        level: ``high`` takes the model's thresholds, ``best-guess`` none. ``medium`` lies halfway between the model's
-            threshold, or 1 if no probability reaches that, and 1 / classes, below which no class is the most probable.
-        thresholds: the model's, of each class.
+        level: ``high`` uses the thresholds of the model, ``best-guess`` none. ``medium`` is halfway between that of the
+            model (at most 1) and 1 / classes, which the most probable class always reaches.
+        thresholds: of the model, for each class.
 
     Returns:
         The threshold of each class.
@@ -65,13 +65,13 @@ def thresholds_at(level: str, thresholds: Sequence[float]) -> tuple[float, ...]:
 
 
 def answered(path: str, probabilities: Mapping[str, float], thresholds: Sequence[float], note: str = "") -> Row:
-    """Makes the row of a picture that was read.
+    """Makes the row of a picture from its probabilities.
 
     Args:
         path: of the picture.
         probabilities: of each class.
         thresholds: of each class, see :func:`thresholds_at`.
-        note: of the row.
+        note: for the row.
     """
     rounded = {name: round(float(value), DIGITS) for name, value in probabilities.items()}
     predicted = max(rounded, key=rounded.__getitem__)
@@ -80,7 +80,7 @@ def answered(path: str, probabilities: Mapping[str, float], thresholds: Sequence
 
 
 class Table:
-    """Writes rows to an open CSV file, in which no cell is a formula.
+    """Writes rows to an open CSV file, without cells that spreadsheets take for formulas.
 
     Args:
         file: opened with :data:`CSV_OPTIONS`.
@@ -101,27 +101,27 @@ class Table:
 
 
 def to_json(row: Row) -> str:
-    """A row as one line of JSON; a byte of a name that is not UTF-8 is a lone surrogate, as Python has it."""
+    """A row as one line of JSON. Bytes of names that are not UTF-8 become lone surrogates, as in Python."""
     return json.dumps(row._asdict())
 
 
 def from_json(line: str) -> Row:
-    """The row that :func:`to_json` has made a line of."""
+    """Parses a line of :func:`to_json`."""
     return Row(**json.loads(line))
 
 
 class Summary:
-    """What rows say in short.
+    """Summarises rows.
 
     Args:
         class_names: the classes.
-        looked_for: the class that the sentence is about; None takes the first.
+        looked_for: the class that the sentence is about; by default the first.
 
     Attributes:
-        counts: how many pictures have each class as their answer, and :data:`UNSURE`.
-        unreadable: how many could not be read.
-        left_out: other files by their suffix.
-        least_certain: probability, path and most probable class of the five least certain, these first.
+        counts: number of pictures with each class, or :data:`UNSURE`, as their answer.
+        unreadable: number of pictures that could not be read.
+        left_out: number of other files, by suffix.
+        least_certain: probability, path and most probable class of the five least certain pictures, in this order.
     """
 
     def __init__(self, class_names: Sequence[str], looked_for: str | None = None) -> None:
@@ -146,11 +146,11 @@ class Summary:
 
     @property
     def total(self) -> int:
-        """How many pictures there are."""
+        """The number of pictures."""
         return sum(self.counts.values()) + self.unreadable
 
     def lines(self) -> list[str]:
-        """The sentence, and below it the first pictures that could not be read, with the reasons."""
+        """The sentence, and the first pictures that could not be read, with the reasons."""
         parts = [self._of_one(self._last) if self.total == 1 and self._last else self._of_many()]
         if (unsure := self.counts[UNSURE]) and self.total > 1:
             parts.append(f"{unsure} unsure")

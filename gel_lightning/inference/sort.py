@@ -1,4 +1,4 @@
-"""`--sort_to`: copies or hard links of the pictures in one folder for each answer, and a manifest of them."""
+"""`--sort_to`: copies or hard links of pictures in a folder per answer, with a manifest."""
 
 import csv
 import filecmp
@@ -23,29 +23,29 @@ COLUMNS = ("path", "sorted_to", "answer", "predicted", "confidence", "error", "n
 EARLIER = "earlier answer"
 COPIED, LINKED, PRESENT, SKIPPED = "copied", "linked", "present", "skipped"
 TEMPORARY = "gel-fit"
-"""Copies are made under names that begin with a dot and this, and end in ``.tmp``."""
+"""Temporary copies are named ``.gel-fit.*.tmp``."""
 
 
 class Sorter:
-    """Sorts pictures into ``TARGET/ANSWER/``, with their paths below the folder they were found in.
+    """Sorts pictures into ``TARGET/ANSWER/``, with their paths relative to the folder they were found in.
 
-    Pictures stay where they are, and no file of the target is changed or removed. Where a name is taken by other
-    content, the new one becomes ``scan-2.tif``, ``scan-3.tif`` ...; where it is taken by the same content, nothing is
-    done, so that running it again changes nothing. A picture whose answer has changed since an earlier run is sorted
-    anew; the older copy stays, and its row in the manifest gets the note :data:`EARLIER`.
+    The originals stay, and no file of the target is changed or removed. If a name is taken by other content, the copy
+    becomes ``scan-2.tif``, ``scan-3.tif`` ...; if it is taken by the same content, nothing is done, so that a second
+    run changes nothing. A picture whose answer has changed since an earlier run is sorted again; its older copy stays,
+    and the row of that in the manifest gets the note :data:`EARLIER`.
 
     Args:
-        target: folder of the folders.
-        link: makes hard links in place of copies.
-        dry_run: says what it would do, and writes nothing.
-        say: takes each line of a dry run.
+        target: the folder to sort into.
+        link: whether to make hard links instead of copies.
+        dry_run: whether to only say what would be done.
+        say: called with each line of a dry run.
 
     Attributes:
-        counts: how many pictures were ``copied``, ``linked``, ``present`` already and ``skipped``.
-        earlier: how many copies of earlier runs stand under another answer.
+        counts: number of pictures ``copied``, ``linked``, already ``present`` and ``skipped``.
+        earlier: number of copies from earlier runs under another answer.
 
     Raises:
-        GelError: the target is a file, holds what was not sorted there, or its manifest is none of ours.
+        GelError: the target is a file, contains other files, or its manifest is not one of gel-fit.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Sorter:
         self._safe: set[Path] = set()
 
     def __enter__(self) -> "Sorter":
-        """Begins the manifest. An empty one is there from the start: by it the folder is known again after a kill."""
+        """Starts the manifest. An empty one is written at once, so that a folder is recognised after a kill."""
         if not self.dry_run:
             if not os.path.lexists(self.target / MANIFEST):
                 with replacing(self.target / MANIFEST, encoding="utf-8-sig", newline="") as empty:
@@ -81,16 +81,16 @@ class Sorter:
         """Sorts a picture.
 
         Args:
-            row: what a model made of it.
-            below: the folder it was found in; of a path that does not lead down from there the name alone is kept.
+            row: its row.
+            below: the folder it was found in; of a path outside of it only the name is kept.
 
         Returns:
-            ``"copied"``, ``"linked"``, ``"present"`` where the target has it already, or ``"skipped"`` where the
-            picture could not be read or is gone.
+            ``"copied"``, ``"linked"``, ``"present"`` if the target has it already, or ``"skipped"`` if the picture
+            could not be read or is gone.
 
         Raises:
-            GelError: the answer is no name of a folder, a folder of the target is a link or a file, or the file system
-                makes no hard links.
+            GelError: the answer cannot name a folder, a folder of the target is a link or a file, or the file system
+                does not support hard links.
             OSError: the target cannot be written.
         """
         if row.answer and not Path(row.path).is_file():
@@ -108,7 +108,7 @@ class Sorter:
         return done
 
     def summary(self) -> str:
-        """What was done, in a sentence."""
+        """A sentence that says what was done."""
         words = {COPIED: "copied", LINKED: "hard-linked", PRESENT: "already there", SKIPPED: "left where they are"}
         done = ", ".join(f"{self.counts[key]} {word}" for key, word in words.items() if self.counts[key])
         note = f"; {self.earlier} older under another answer, see {MANIFEST}" if self.earlier else ""
@@ -119,7 +119,7 @@ class Sorter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Gives the manifest its name, or after an error leaves the one that was there."""
+        """Puts the manifest in place; after an error the old one stays."""
         if error is not None:
             self._open.__exit__(kind, error, trace)
             return
@@ -145,7 +145,7 @@ class Sorter:
         self._rows.writerow(cells)
 
     def _sort(self, row: Row, below: Path) -> tuple[str, Path | None]:
-        """Copies or links a picture unless it is there, and says what was done and where it is."""
+        """Copies or links a picture unless it is there; returns what was done, and where the picture is."""
         source = Path(os.path.realpath(row.path))
         folder = self.target / _folder_name(row.answer) / below.parent
         self._make_folder(folder)
@@ -154,20 +154,20 @@ class Sorter:
                 if self.dry_run:
                     self._planned[place] = source
                     return (LINKED if self.link else COPIED), place
-                with suppress(FileExistsError):  # another process was quicker: look at what it made
+                with suppress(FileExistsError):  # another process was faster: compare with its file
                     (self._link if self.link else _copy)(source, place)
                     return (LINKED if self.link else COPIED), place
                 there = place
             if _same_content(source, there):
                 return PRESENT, place
-        raise AssertionError  # there are always more numbers
+        raise AssertionError  # _numbered never ends
 
     def _there(self, place: Path) -> Path | None:
-        """The file at a place, or the one that would be there; None if there is none."""
+        """The file at a place, or the one that a dry run would put there; None if there is none."""
         return self._planned.get(place) or (place if os.path.lexists(place) else None)
 
     def _make_folder(self, folder: Path) -> None:
-        """Makes a folder within the target, step by step, so that no link leads out of it."""
+        """Creates a folder in the target, checking each level, so that no link leads out of the target."""
         if folder in self._safe:
             return
         if folder != self.target:
@@ -191,10 +191,10 @@ class Sorter:
 
 
 def _copy(source: Path, place: Path) -> None:
-    """Copies a file with its times: under another name first, which then becomes the right one if that is free.
+    """Copies a file with its times, to a temporary name first, which is then renamed if the name is free.
 
     Raises:
-        FileExistsError: there is a file of that name.
+        FileExistsError: the name is taken.
         OSError: it cannot be read or written.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{TEMPORARY}.", suffix=".tmp", dir=place.parent)
@@ -207,7 +207,7 @@ def _copy(source: Path, place: Path) -> None:
             os.link(temporary, place)
         except FileExistsError:
             raise
-        except OSError:  # a file system without hard links, such as that of most memory sticks
+        except OSError:  # a file system without hard links, such as FAT
             if os.path.lexists(place):
                 raise FileExistsError(place) from None
             temporary.rename(place)
@@ -216,7 +216,7 @@ def _copy(source: Path, place: Path) -> None:
 
 
 def _below(path: str, folder: str | Path) -> Path:
-    """The path of a picture below a folder; its name alone where it is not below, or leads up again."""
+    """The path of a picture relative to a folder; only its name if it is not inside."""
     try:
         below = Path(path).relative_to(folder)
     except ValueError:
@@ -225,7 +225,7 @@ def _below(path: str, folder: str | Path) -> Path:
 
 
 def _folder_name(answer: str) -> str:
-    """Refuses the name of a class that is no name of a folder on every system."""
+    """Refuses the name of a class that cannot name a folder on every system."""
     if answer != printable(answer) or answer.strip(". ") != answer or set(answer) & set('/\\:*?"<>|'):
         raise GelError(f"the class {answer!r} is no name of a folder: --sort_to cannot be used with this model")
     if answer.casefold() == MANIFEST:
@@ -240,12 +240,12 @@ def _numbered(path: Path) -> Iterator[Path]:
 
 
 def _same_content(source: Path, there: Path) -> bool:
-    """Whether a place holds what a picture holds; a link, a folder or a pipe there never does."""
+    """Whether a file has the same content as a picture; False for links, folders and pipes."""
     return stat.S_ISREG(there.lstat().st_mode) and filecmp.cmp(source, there, shallow=False)
 
 
 def _read_manifest(path: Path) -> list[list[str]]:
-    """The rows of the manifest that is there."""
+    """The rows of an existing manifest."""
     if not os.path.lexists(path):
         return []
     try:
@@ -254,6 +254,6 @@ def _read_manifest(path: Path) -> list[list[str]]:
                 columns, *rows = csv.reader(file)
             if tuple(columns) == COLUMNS and all(len(row) == len(COLUMNS) for row in rows):
                 return rows
-    except (OSError, ValueError, csv.Error):  # of text that is not UTF-8 too
+    except (OSError, ValueError, csv.Error):  # ValueError: not UTF-8
         pass
     raise GelError(f"{path}: is no manifest of gel-fit; move it away, or sort to another folder")

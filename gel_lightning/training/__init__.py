@@ -1,1 +1,1 @@
-"""Training, and what a run leaves."""
+"""Training, and the files of a run."""

@@ -1,4 +1,4 @@
-"""Calibration: what a classifier's confidence is worth, learned from its validation pictures."""
+"""Calibration of a classifier on its validation pictures: a temperature, and a threshold for each class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LEAST_PICTURES = 100
-"""Validation pictures of each class below which nothing is fitted."""
+"""Validation pictures of each class that fitting needs."""
 
 PRECISION = 0.99
-"""Share of right answers that a class's threshold is to give on the validation pictures."""
+"""Share of right answers that the threshold of a class gives on the validation pictures."""
 
 FIXED_THRESHOLD = 0.9
-"""Threshold of each class where none is fitted."""
+"""Threshold of each class if none is fitted."""
 
 NEVER = 2.0
-"""Threshold that no probability reaches."""
+"""A threshold that no probability reaches."""
 
 
 class Calibration(NamedTuple):
-    """How logits become probabilities, and which of those are taken as certain.
+    """How logits become probabilities, and which answers are certain.
 
     Attributes:
-        temperature: what logits are divided by before the softmax.
-        thresholds: of each class, the least probability at which an answer is certain.
-        note: how these numbers came about, in one line.
+        temperature: divides the logits before the softmax.
+        thresholds: for each class, the probability at which an answer is certain.
+        note: where these numbers come from, in one line.
     """
 
     temperature: float
@@ -41,7 +41,7 @@ class Validation:
     """The output of a model for the validation pictures.
 
     Attributes:
-        step: the trainer's global step at which it was computed.
+        step: the trainer's global step.
         logits: shape ``[N, classes]``.
         labels: shape ``[N]``.
         class_names: of the labels.
@@ -56,7 +56,7 @@ class Validation:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """What is fitted on these pictures, once."""
+        """The calibration fitted on these pictures."""
         return calibrate(self.logits.numpy(), self.labels.numpy(), self.class_names, self.kind)
 
 
@@ -69,10 +69,10 @@ def calibrate(
         logits: of the validation pictures, shape ``[N, classes]``; N may be 0.
         labels: their classes, shape ``[N]``.
         class_names: of the labels.
-        kind: of pictures, for the note.
+        kind: of the pictures, for the note.
 
     Returns:
-        The calibration. With fewer than 100 pictures of a class it is a temperature of 1 and fixed thresholds.
+        The calibration. With fewer than 100 pictures of a class, it has a temperature of 1 and fixed thresholds.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     rarest = int(counts.argmin())
@@ -95,10 +95,10 @@ def calibrate(
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Finds the temperature with the least cross-entropy on validation pictures (Guo et al. 2017).
+    """Finds the temperature with the lowest cross-entropy on validation pictures (Guo et al. 2017).
 
-    The targets are Platt's (1999): with n pictures of a class, a probability of (n + 1) / (n + 2) for it in place of
-    1. Otherwise a model that is right about every validation picture would be given infinite confidence.
+    The targets are those of Platt (1999): for a class of n pictures (n + 1) / (n + 2) instead of 1. Otherwise a model
+    without errors on the validation pictures would get infinite confidence.
 
     Args:
         logits: shape ``[N, classes]``.
@@ -123,7 +123,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
 
 
 def precise_threshold(probabilities: NDArray[np.floating], labels: NDArray[np.integer], label: int) -> float:
-    """Finds the least probability from which on answers of one class are precise enough.
+    """Finds the lowest probability from which on answers of one class are precise enough.
 
     Args:
         probabilities: of the validation pictures, shape ``[N, classes]``.
@@ -131,7 +131,7 @@ def precise_threshold(probabilities: NDArray[np.floating], labels: NDArray[np.in
         label: the class.
 
     Returns:
-        The lowest threshold of :data:`PRECISION`; :data:`NEVER` where none has it.
+        The lowest threshold with :data:`PRECISION`; :data:`NEVER` if there is none.
     """
     from sklearn.metrics import precision_recall_curve
 

@@ -1,4 +1,4 @@
-"""Writing checkpoints, each whole or not at all, and which of them counts as the best."""
+"""Writing checkpoints atomically, and finding the best one."""
 
 import io
 import os
@@ -18,25 +18,25 @@ from gel_lightning.training.checkpoints import read_checkpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """The checkpoint of the best epoch: the one that is measured and reported, whatever others a trainer has."""
+    """Saves the best epoch, which is tested and reported, whatever other checkpoint callbacks a trainer has."""
 
 
 class CheckpointFiles(XLACheckpointIO):
     """Reads and writes the checkpoints of a trainer: ``Trainer(plugins=[CheckpointFiles()])``.
 
-    A checkpoint is written beside its place, flushed to the disk and renamed, so that a kill or a full disk at any
-    moment leaves the old one or the new one, and it is read by
-    :func:`~gel_lightning.training.checkpoints.read_checkpoint`. Lightning's XLA strategies take no other base class.
+    A checkpoint is written to a temporary file, flushed to disk and renamed, so that a kill or a full disk leaves
+    either the old or the new one. It is read by :func:`~gel_lightning.training.checkpoints.read_checkpoint`.
+    Lightning's XLA strategies accept no other base class.
     """
 
     def __init__(self) -> None:
-        """Takes any device; the base class asks for torch_xla here."""
+        """Works without torch_xla, which the base class requires here."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Writes a checkpoint, with its tensors on the CPU.
 
         Raises:
-            GelError: it cannot be written; the file is as it was.
+            GelError: it cannot be written; the old file stays unchanged.
         """
         content = io.BytesIO()
         torch.save(apply_to_collection(checkpoint, Tensor, Tensor.cpu), content)
@@ -53,25 +53,25 @@ class CheckpointFiles(XLACheckpointIO):
             ) from error
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Reads a checkpoint on the CPU, and checks it.
+        """Reads a checkpoint on the CPU and checks it.
 
         Raises:
-            GelError: it is absent, damaged, or not ours.
+            GelError: it is missing, damaged, or not one of gel-fit.
         """
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Removes a checkpoint, and nothing that is not a file."""
+        """Removes a checkpoint if it is a file."""
         path = Path(path)
         if path.is_file():
             path.unlink()
 
 
 def with_checkpoint_files(plugins: Any) -> list[Any]:
-    """The plugins of a trainer's settings with :class:`CheckpointFiles`.
+    """Adds :class:`CheckpointFiles` to the plugins of a trainer.
 
     Raises:
-        GelError: there is one already that writes checkpoints.
+        GelError: there is another plugin that writes checkpoints.
     """
     plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
     for plugin in plugins:
@@ -85,7 +85,7 @@ def with_checkpoint_files(plugins: Any) -> list[Any]:
 def best_model_path(trainer: Trainer) -> str:
     """The best checkpoint of a trainer; empty if there is none.
 
-    That of its :class:`BestCheckpoint`, else of its first ModelCheckpoint with one.
+    It is that of its :class:`BestCheckpoint`, else of the first ModelCheckpoint that has one.
     """
     callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     own = [callback for callback in callbacks if isinstance(callback, BestCheckpoint)]
@@ -93,7 +93,7 @@ def best_model_path(trainer: Trainer) -> str:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Flushes a renaming to the disk, where folders can be opened."""
+    """Flushes a rename to disk, on systems where folders can be opened."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

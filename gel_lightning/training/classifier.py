@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from gel_lightning.core.errors import GelError, check_range
 from gel_lightning.core.text import printable
-from gel_lightning.core.xla import run_gathered
+from gel_lightning.core.xla import sync_xla
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.datasets import Features, PictureDataset, StoredFeatures
 from gel_lightning.data.folders import DEFAULT_CLASSES
@@ -262,15 +262,15 @@ class GelClassifier(LightningModule):
 
     def on_validation_batch_end(self, *args: Any) -> None:
         """Flushes pending XLA operations."""
-        run_gathered(self.trainer)
+        sync_xla(self.trainer)
 
     def on_test_batch_end(self, *args: Any) -> None:
         """Flushes pending XLA operations."""
-        run_gathered(self.trainer)
+        sync_xla(self.trainer)
 
     def on_predict_batch_end(self, *args: Any) -> None:
         """Flushes pending XLA operations."""
-        run_gathered(self.trainer)
+        sync_xla(self.trainer)
 
     def on_train_epoch_start(self) -> None:
         """Begins to train the tail when it is time.

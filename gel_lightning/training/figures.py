@@ -1,7 +1,6 @@
-"""Pictures of what a model does: confusion matrix, ROC curve, sheets of pictures with captions.
+"""Figures of a model: confusion matrix, ROC curve, sheets of pictures; and the style that all figures share.
 
-All functions return a matplotlib figure of their own and touch no global state. The style that the figures of a report
-share is here too.
+All functions create matplotlib figures of their own and change no global state.
 """
 
 import unicodedata
@@ -21,14 +20,13 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
-# Blue and vermilion of the Okabe-Ito palette: told apart by colour-blind readers too.
+# Blue and vermilion of the Okabe-Ito palette, which colour-blind readers can distinguish.
 RIGHT, WRONG = "#0072B2", "#D55E00"
-# A page puts colours of its own in the place of these four, so nothing else may be of one of them.
+# A page replaces these four with its own colours, so nothing else may use them.
 INK, MUTED, GRID, SURFACE = "#1b1f24", "#57606a", "#dfe3e8", "#ffffff"
-# The Okabe-Ito colours that have a contrast of 3 to white and to near-black, then the two that a page changes.
+# The Okabe-Ito colours with a contrast of 3 to white and near-black, then two that a page replaces.
 PALETTE = (RIGHT, WRONG, "#009E73", "#CC79A7", INK, MUTED)
-# Text on cells, which have the same colours on any page. Not black: matplotlib leaves that out of an SVG, and so
-# to the page.
+# Text on cells, which have the same colours on any page. Not pure black, which matplotlib omits from SVGs.
 ON_LIGHT, ON_DARK = "#060606", "#fcfcfc"
 STYLE: dict[str, Any] = {
     **{"font.size": 8.5, "axes.labelsize": 8.5, "axes.titlesize": 8.5, "legend.fontsize": 8.5},
@@ -42,20 +40,20 @@ STYLE: dict[str, Any] = {
     **{"lines.linewidth": 1.4, "lines.markersize": 5, "image.interpolation": "none"},
     **{"svg.fonttype": "none", "svg.hashsalt": "gel-lightning"},
 }
-# The first has the scripts of Europe; the others are those that systems have for Chinese, Japanese and Korean.
+# The first covers European scripts; the others are common fonts for Chinese, Japanese and Korean.
 FONTS = (
     *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC"),
     *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC"),
     *("Hiragino Sans", "Malgun Gothic", "Apple SD Gothic Neo", "Arial Unicode MS"),
 )
 COLUMNS, MOST = 6, 24
-CELL = (2.1, 2.42)  # width and height in inches of a picture of a sheet with its caption and its name
-NAMED = 34  # characters of a file name that fit under a picture
-SHOWN = 190  # side in pixels of that picture at matplotlib's 100 dots an inch
+CELL = (2.1, 2.42)  # width and height in inches of a picture on a sheet, with its caption and name
+NAMED = 34  # characters of a file name that fit below a picture
+SHOWN = 190  # side in pixels of a picture on a sheet, at matplotlib's 100 dots per inch
 
 
 class Caption(NamedTuple):
-    """A picture of a sheet: values in [0, 1] of shape ``[1 or 3, H, W]``, its text and its colour, and its name."""
+    """A picture on a sheet: values in [0, 1] of shape ``[1 or 3, H, W]``, a text with its colour, and a name."""
 
     picture: Tensor
     text: str
@@ -65,9 +63,9 @@ class Caption(NamedTuple):
 
 @contextmanager
 def report_style() -> Iterator[None]:
-    """Makes and saves the figures of a report; the settings of matplotlib are after it what they were before."""
+    """The matplotlib style of a report; the previous settings are restored at the end."""
     with warnings.catch_warnings(), style.context(["default", STYLE | {"font.family": _fonts()}]):
-        # Class names may be of any script. What no font here has is a box in the PNG; the SVG leaves it to the page.
+        # Class names may be in any script. A glyph that no font has is a box in the PNG; browsers may know a font.
         warnings.filterwarnings("ignore", "Glyph .* missing from|Matplotlib currently does not support .* natively")
         yield
 
@@ -79,19 +77,19 @@ def _fonts() -> list[str]:
 
 
 def plain(text: str) -> str:
-    """The text on one line, without characters that a page cannot have."""
+    """The text on one line, without characters that HTML does not allow."""
     kept = (" " if c.isspace() else "\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in text)
     return "".join(kept)
 
 
 def shorten(text: str, most: int) -> str:
-    """The text in at most so many characters: its end often tells more than its middle, which is left out."""
+    """The text in at most ``most`` characters, without its middle: the end often says more."""
     text = plain(text)
     return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
 
 
 def draw_cells(axes: Axes, shares: ArrayLike, texts: Sequence[Sequence[str]], colours: str, size: float) -> None:
-    """Draws a table of cells, each with its text, coloured by a share from 0 to 1; nan leaves a cell without colour."""
+    """Draws a table of cells with texts, coloured by a share from 0 to 1. NaN leaves a cell without colour."""
     axes.imshow(shares, cmap=colours, vmin=0, vmax=1, aspect="auto")
     axes.grid(False)
     for (row, column), share in np.ndenumerate(np.asarray(shares)):
@@ -100,14 +98,14 @@ def draw_cells(axes: Axes, shares: ArrayLike, texts: Sequence[Sequence[str]], co
 
 
 def ink_on(colour: Sequence[float]) -> str:
-    """The colour of text that is read best on another, by the contrast of WCAG 2."""
+    """The colour of text with the best contrast (WCAG 2) on a background."""
     channels = np.asarray(colour[:3])
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return ON_DARK if linear @ (0.2126, 0.7152, 0.0722) < 0.179 else ON_LIGHT
 
 
 def draw_confusion(axes: Axes, matrix: Tensor, size: float) -> None:
-    """Draws counts, or means of them, of shape ``[classes, classes]``, coloured by their share of the actual class."""
+    """Draws counts or mean counts, shape ``[classes, classes]``, coloured by their share of the actual class."""
     counts = matrix.cpu()
     share = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     texts = [[f"{count:.{0 if float(count).is_integer() else 1}f}" for count in row] for row in counts.tolist()]
@@ -115,7 +113,7 @@ def draw_confusion(axes: Axes, matrix: Tensor, size: float) -> None:
 
 
 def confusion_figure(matrix: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Draws counts of shape ``[classes, classes]``: a row for each actual class, a column for each predicted."""
+    """Draws counts, shape ``[classes, classes]``, with actual classes in rows and predicted ones in columns."""
     cells = 0.9 * len(class_names)
     figure, axes = _square_axes(cells, left=0.8, bottom=0.7, right=0.8, top=0.5)
     draw_confusion(axes, matrix, size=14)
@@ -126,7 +124,7 @@ def confusion_figure(matrix: Tensor, class_names: Sequence[str], title: str) -> 
 
 
 def roc_figure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Draws the ROC curve of each class against the rest; of the first alone where there are two.
+    """Draws the ROC curve of each class against the rest; of two classes only that of the first.
 
     Args:
         probabilities: shape ``[N, classes]``.
@@ -139,7 +137,7 @@ def roc_figure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
     shown = class_names[:1] if len(class_names) == 2 else class_names
     for label, name in enumerate(shown):
         actual = (labels == label).long()
-        if 0 < actual.sum() < len(actual):  # a curve needs pictures of both sides
+        if 0 < actual.sum() < len(actual):  # a curve needs pictures of both classes
             false_positives, true_positives, _ = binary_roc(probabilities[:, label], actual)
             area = binary_auroc(probabilities[:, label], actual)
             axes.plot(false_positives, true_positives, linewidth=2, label=f"{name}: area {area:.3f}")
@@ -150,13 +148,13 @@ def roc_figure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
 
 
 def sheet_figure(captions: Sequence[Caption], title: str) -> Figure:
-    """Draws at most :data:`MOST` pictures in rows of :data:`COLUMNS`, each with its caption above and name below it."""
+    """Draws at most :data:`MOST` pictures in rows of :data:`COLUMNS`, with captions above and names below."""
     captions = captions[:MOST]
     rows = -(-len(captions) // COLUMNS)
     width, height = CELL[0] * COLUMNS, CELL[1] * rows + 0.5
     figure = Figure(figsize=(width, height))
     figure.suptitle(title, y=1 - 0.25 / height, va="center")
-    # All pictures are in one system of axes, in inches: axes of their own would take ten times as long.
+    # All pictures are in one axes, in inches: separate axes would take ten times as long.
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     for place, (picture, text, colour, name) in enumerate(captions):
@@ -164,7 +162,7 @@ def sheet_figure(captions: Sequence[Caption], title: str) -> Figure:
         left, top = CELL[0] * column + 0.1, height - 0.5 - CELL[1] * row
         side = CELL[0] - 0.2
         extent = (left, left + side, top - 0.25 - side, top - 0.25)
-        # Scaled here, to the pixels it gets: matplotlib takes several times as long.
+        # Resized here to the final pixels: matplotlib takes several times as long.
         shown = functional.interpolate(picture[None].float(), size=(SHOWN, SHOWN), mode="bilinear", antialias=True)[0]
         values = shown.permute(1, 2, 0).clamp(0, 1).numpy()
         axes.imshow(values, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
@@ -177,7 +175,7 @@ def sheet_figure(captions: Sequence[Caption], title: str) -> Figure:
 
 
 def _square_axes(side: float, left: float, bottom: float, right: float, top: float) -> tuple[Figure, Axes]:
-    """Axes of one side length with margins around them, all in inches: matplotlib's own layouts take seconds."""
+    """Square axes with margins, all in inches; the layouts of matplotlib take seconds."""
     width, height = left + side + right, bottom + side + top
     figure = Figure(figsize=(width, height))
     return figure, figure.add_axes((left / width, bottom / height, side / width, side / height))

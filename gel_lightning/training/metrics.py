@@ -1,4 +1,4 @@
-"""How good a classifier is: the metrics of every stage, and of every comparison."""
+"""The metrics of every stage and every comparison."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,28 +19,28 @@ from torchmetrics.classification import (
 )
 
 CALIBRATION_BINS = 10
-"""Of equal width, in which confidence is compared with accuracy."""
+"""Number of equal bins in which confidence is compared with accuracy."""
 
 
 def positive_class(class_names: Sequence[str]) -> int:
-    """Label of the class that precision, recall and F1 "of gel" are about: the first where there is no gel."""
+    """The label of the class whose precision, recall and F1 are reported: "gel", or the first if there is none."""
     return list(class_names).index("gel") if "gel" in class_names else 0
 
 
 def metrics_of_positive(class_names: Sequence[str]) -> tuple[str, str, str]:
-    """The names of precision, recall and F1 of that class."""
-    name = class_names[positive_class(class_names)].replace(".", "_")  # torch names no module with a dot
+    """The names of precision, recall and F1 of the positive class."""
+    name = class_names[positive_class(class_names)].replace(".", "_")  # module names must not contain a dot
     return f"precision_{name}", f"recall_{name}", f"f1_{name}"
 
 
 def make_metrics(class_names: Sequence[str]) -> MetricCollection:
-    """Makes the metrics, to be updated with probabilities, ``[N, classes]``, and labels, ``[N]``.
+    """Makes the metrics, which are updated with probabilities, ``[N, classes]``, and labels, ``[N]``.
 
-    ``precision`` and ``recall`` are weighted by class, as in the original study, ``f1`` and ``auroc`` are means over
-    the classes, and ``calibration_error`` is the expected one.
+    ``precision`` and ``recall`` are weighted by class, as in the original study; ``f1`` and ``auroc`` are means over
+    the classes; ``calibration_error`` is the expected calibration error.
     """
     classes = len(class_names)
-    # What they are updated with has been gathered from all processes.
+    # They are updated with predictions that were gathered from all ranks.
     alone: dict[str, Any] = {"sync_on_compute": False}
     precision, recall, f1 = metrics_of_positive(class_names)
     return MetricCollection(
@@ -62,7 +62,7 @@ def make_metrics(class_names: Sequence[str]) -> MetricCollection:
 
 @lru_cache(maxsize=4)
 def _metrics(class_names: tuple[str, ...]) -> MetricCollection:
-    return make_metrics(class_names)  # which takes longer than to compute them
+    return make_metrics(class_names)  # takes longer than computing them
 
 
 def measure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
@@ -71,20 +71,20 @@ def measure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -
     metrics.reset()
     metrics.update(probabilities, labels)
     with warnings.catch_warnings():
-        # Of classes with no picture, whose metrics single_values leaves undefined.
+        # For classes without pictures, whose metrics single_values sets to NaN.
         warnings.filterwarnings("ignore", message="No (negative|positive) samples in targets", category=UserWarning)
         return metrics.compute()
 
 
 def single_values(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str, Tensor]:
-    """Takes what :func:`make_metrics` has computed as single numbers, without the confusion matrix.
+    """Reduces the results of :func:`make_metrics` to single numbers, without the confusion matrix.
 
     Args:
-        values: by name, which may have a prefix such as ``test/``.
+        values: by name, with or without a prefix such as ``test/``.
         class_names: in the order of the labels.
 
     Returns:
-        A scalar for each metric: nan where it is undefined because there was no label of some class.
+        A scalar for each metric; NaN if it is undefined because a class has no pictures.
     """
     positive = positive_class(class_names)
     single = {name: value[positive] if value.ndim == 1 else value for name, value in values.items() if value.ndim < 2}

@@ -1,4 +1,4 @@
-"""The bars of a run: what Lightning does, over all batches of a fit or over the fits of many models."""
+"""Progress bars of Lightning runs: over all batches of a fit, or over the fits of many models."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ class GridProgress(ProgressBar):
     """One bar over the fits of many models.
 
     Args:
-        models: how many there are.
-        fits: of each.
-        shown: False shows nothing.
+        models: number of models.
+        fits: number of fits per model.
+        shown: whether to show the bar.
     """
 
     is_only_bar = True
@@ -29,17 +29,17 @@ class GridProgress(ProgressBar):
         self._done, self._fits, self._fitted = 0, fits, 0
 
     def begin(self, name: str) -> None:
-        """Names the model that is fitted now."""
+        """Shows the name of the model that is fitted now."""
         self._fitted = 0
         self.bar.update(self._task, description=printable(name))
 
     def fitted(self) -> None:
-        """Counts one of the fits of a model as done."""
+        """Counts one fit of the model as done."""
         self._fitted += 1
         self._advance(0.0)
 
     def end(self) -> None:
-        """Counts a model as done, however it ended."""
+        """Counts the model as done, even if it failed."""
         self._done += 1
         self.bar.update(self._task, completed=self._done, done=self._done)
 
@@ -49,7 +49,7 @@ class GridProgress(ProgressBar):
             self._advance((trainer.current_epoch + 1) / trainer.max_epochs)
 
     def disable(self) -> None:
-        """Shows nothing: Lightning asks for it in all processes but the first."""
+        """Shows nothing; Lightning calls this on all ranks but 0."""
         self.bar.disable = True
 
     def _advance(self, part: float) -> None:
@@ -65,19 +65,19 @@ class RunProgress(ProgressBar):
         self._progress: Progress | None = None
 
     def disable(self) -> None:
-        """Shows nothing: Lightning asks for it in all processes but the first."""
+        """Shows nothing; Lightning calls this on all ranks but 0."""
         self._enabled = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins the bar of the fit, at the epoch that a resumed run begins with."""
+        """Starts the bar of the fit, for a resumed run at its first epoch."""
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
         self._start("training", epochs and epochs * self.total_train_batches)
         self._advance(trainer.current_epoch * int(self.total_train_batches))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Names the epoch, and the validation accuracy of the one before."""
+        """Shows the epoch, and the validation accuracy of the previous one."""
         text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        if "val/accuracy" in trainer.progress_bar_metrics:  # one figure, since a line has but 80 columns
+        if "val/accuracy" in trainer.progress_bar_metrics:  # one number, because a line has 80 columns
             text += f" · val/accuracy {float(trainer.progress_bar_metrics['val/accuracy']):.3f}"
         self._describe(text)
 
@@ -90,22 +90,22 @@ class RunProgress(ProgressBar):
         self._stop()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins a bar, unless this validation is a part of a fit."""
+        """Starts a bar, unless this validation is part of a fit."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._start("validating", sum(trainer.num_val_batches))
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Advances the bar, unless this validation is a part of a fit."""
+        """Advances the bar, unless this validation is part of a fit."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._advance(1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends the bar, unless this validation is a part of a fit."""
+        """Ends the bar, unless this validation is part of a fit."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._stop()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins a bar."""
+        """Starts a bar."""
         self._start("testing", sum(trainer.num_test_batches))
 
     def on_test_batch_end(self, *_: Any) -> None:
@@ -117,7 +117,7 @@ class RunProgress(ProgressBar):
         self._stop()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins a bar."""
+        """Starts a bar."""
         self._start("classifying", sum(trainer.num_predict_batches))
 
     def on_predict_batch_end(self, *_: Any) -> None:
@@ -129,7 +129,7 @@ class RunProgress(ProgressBar):
         self._stop()
 
     def on_exception(self, *_: Any) -> None:
-        """Ends the bar, so that the error stands below it."""
+        """Ends the bar, so that the error is printed below it."""
         self._stop()
 
     def _start(self, text: str, batches: int | float | None) -> None:

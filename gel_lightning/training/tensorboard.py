@@ -1,4 +1,4 @@
-"""The logger of a run: TensorBoard, with training and validation in two colours."""
+"""A TensorBoard logger that shows training and validation curves in one chart."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -13,15 +13,15 @@ PARTS = ("train", "val")
 
 
 class RunLogger(TensorBoardLogger):
-    """A TensorBoardLogger that writes the curves of training and of validation as two runs within the run.
+    """A TensorBoardLogger that writes training and validation curves as two runs within the run.
 
-    TensorBoard draws the curves of one tag in one chart, and colours them by run. So ``train/loss`` and ``val/loss``
-    become the tag ``loss`` of the runs ``train`` and ``val``. Other metrics, figures and hyper-parameters belong to the
-    run itself; ``epoch`` is left out, since it only counts.
+    TensorBoard draws the curves of one tag in one chart, coloured by run. So ``train/loss`` and ``val/loss`` become the
+    tag ``loss`` of the runs ``train`` and ``val``. Other metrics, figures and hyper-parameters belong to the run
+    itself; ``epoch`` is left out.
 
     Args:
         *args: as for TensorBoardLogger.
-        purge_step: the first step that a resumed run trains again; what was logged from there on is not shown.
+        purge_step: the first step that a resumed run repeats; what was logged from there on is hidden.
         **kwargs: as for TensorBoardLogger.
     """
 
@@ -32,7 +32,7 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Logs metrics, those of training and validation to runs of their own."""
+        """Logs metrics; those of training and validation to runs of their own."""
         others = {}
         for name, value in metrics.items():
             part, _, tag = name.partition("/")
@@ -44,15 +44,15 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Writes out what was logged."""
+        """Flushes what was logged."""
         super().save()
         for writer in self._parts.values():
             writer.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Writes out what was logged, and ends the threads that do so."""
-        with ExitStack() as closing:  # each is closed, even if the disk is full for another
+        """Flushes what was logged, and ends the writing threads."""
+        with ExitStack() as closing:  # closes all writers even if one fails
             for writer in self._parts.values():
                 closing.callback(writer.close)
             super().finalize(status)
@@ -63,5 +63,5 @@ class RunLogger(TensorBoardLogger):
         return self._parts[part]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: writers are opened again where they are needed."""
+        """The state to pickle, without writers: they are reopened when needed."""
         return super().__getstate__() | {"_parts": {}}

@@ -186,7 +186,7 @@ def test_data_check_of_no_folder(tmp_path: Path) -> None:
 
 def test_data_draw_draws_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
-    monkeypatch.setattr("gel_lightning.data.drawn.draw_data_set", lambda *args: drawn.append(args) or args[0])
+    monkeypatch.setattr("gel_lightning.data.drawn.dataset.draw_data_set", lambda *args: drawn.append(args) or args[0])
     ran = gel_fit("data", "draw", "--to", "here", "--seed", "7", cwd=tmp_path)
     assert ran == Ran(0, "drawn pictures: here\n", "")
     assert drawn == [(Path("here"), 7)]

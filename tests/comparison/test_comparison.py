@@ -12,17 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import (
-    CONFIGS,
-    TINY,
-    Ran,
-    gel_fit,
-    made_once,
-    read_rows,
-    refused,
-    save_data_set,
-    start_gel_fit,
-)
+from conftest import CONFIGS, TINY, Ran, gel_fit, made_once, read_rows, refused, save_data_set, start_gel_fit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 from test_cli import NO_GPU, assert_error, same_weights, temporary_files, version_folders, wait_for
@@ -30,8 +20,10 @@ from torchvision.models import get_model
 
 from gel_lightning import GelClassifier
 from gel_lightning.comparison import cli
+from gel_lightning.comparison.folder import locked
 from gel_lightning.comparison.grid import Model, grid
-from gel_lightning.comparison.records import locked, read_comparison, read_predictions
+from gel_lightning.comparison.predictions import read_predictions
+from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.summary import Summary
 from gel_lightning.data.datasets import PictureDataset
 from gel_lightning.models import backbones

@@ -16,7 +16,7 @@ from gel_lightning import GelClassifier, GelDataModule, LinearHead, MultiLayerHe
 from gel_lightning.cli.main import training_callbacks
 from gel_lightning.comparison import folds
 from gel_lightning.comparison.folds import BestHead, fit_fold, outcome
-from gel_lightning.comparison.records import Outcome
+from gel_lightning.comparison.predictions import Outcome
 from gel_lightning.data.folders import LabelledPictures
 
 torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other

@@ -8,7 +8,8 @@ import pytest
 from conftest import CONFIGS, TINY, Ran, gel_fit, made_once, read_rows, save_data_set
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from gel_lightning.comparison.records import PREDICTIONS, read_comparison
+from gel_lightning.comparison.folder import PREDICTIONS
+from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.statistics import group_shares, resampled_share
 from gel_lightning.comparison.summary import Summary
 

@@ -11,35 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import read_rows, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import Callback, LightningModule, Trainer
-from made_up import change_about, make_comparison
+from made_up import change_about, make_comparison, outcomes_equal
 
-from gel_lightning import GelClassifier, GelDataModule, LinearHead
-from gel_lightning.comparison.records import (
-    CURVES,
-    PREDICTIONS,
-    Comparison,
-    CurvesFile,
-    Outcome,
-    check_places,
-    finished,
-    locked,
-    read_about,
-    read_comparison,
-    read_predictions,
-    this_machine,
-    write_about,
-    write_predictions,
-)
+from gel_lightning.comparison.about import read_about
+from gel_lightning.comparison.folder import CURVES, PREDICTIONS
+from gel_lightning.comparison.records import Comparison, finished, read_comparison
 from gel_lightning.comparison.summary import Summary
 from gel_lightning.core.errors import GelError
-
-torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
-pytestmark = pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec")  # Lightning's own
 
 SINGLE, MULTI = "resnet18_single_sgd_cpu", "resnet18_multi_sgd_cpu"
 
@@ -62,44 +43,6 @@ def folder(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "version_0"))
 
 
-def outcomes_equal(one: Outcome, other: Outcome) -> bool:
-    return one[:3] == other[:3] and one.labels.tolist() == other.labels.tolist()
-
-
-# What is written is read
-
-
-file_names = st.binary(min_size=1, max_size=30).map(lambda name: os.fsdecode(name.replace(b"\0", b"")))
-some_text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10)
-
-
-@given(
-    class_names=st.lists(some_text, min_size=2, max_size=4, unique=True),
-    paths=st.lists(st.lists(file_names | some_text, min_size=1, max_size=4), max_size=4),
-    seed=st.integers(0, 1000),
-)
-@settings(deadline=None, max_examples=150)
-def test_predictions_of_files_and_classes_of_any_name_are_read_back(
-    class_names: list[str], paths: list[list[str]], seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    written = []
-    for place, some in enumerate(paths):
-        probabilities = rng.dirichlet(np.full(len(class_names), 0.1), len(some))  # many of them are next to 0 or 1
-        labels = rng.integers(0, len(class_names), len(some))
-        written.append(Outcome(place // 2, place % 2, tuple(some), labels, probabilities))
-    with TemporaryDirectory() as temporary:
-        path = Path(temporary) / "new" / PREDICTIONS
-        write_predictions(path, class_names, written)
-        read = read_predictions(path, class_names)
-        assert len(read) == len(written)
-        for one, other in zip(read, written, strict=True):
-            assert outcomes_equal(one, other)
-            np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-6)
-        others = [*class_names[1:], class_names[0]]
-        assert "not the predictions of these classes" in refused(lambda: read_predictions(path, others))
-
-
 def test_predictions_are_a_table_that_others_can_read(whole: Path) -> None:
     rows = read_rows(whole / SINGLE / PREDICTIONS)
     assert list(rows[0]) == ["repeat", "fold", "path", "actual", "probability_gel", "probability_not_gel"]
@@ -108,14 +51,6 @@ def test_predictions_are_a_table_that_others_can_read(whole: Path) -> None:
     assert [row["repeat"] for row in rows] == ["0"] * 4 + ["1"] * 8 + ["2"] * 8
     for row in rows:
         assert math.isclose(float(row["probability_gel"]) + float(row["probability_not_gel"]), 1, abs_tol=1e-6)
-
-
-def test_predictions_of_single_precision_are_read_back_to_their_last_digit(tmp_path: Path) -> None:
-    probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], 50).astype(np.float32)
-    outcome = Outcome(0, 0, tuple(map(str, range(50))), np.zeros(50, int), probabilities.astype(float))
-    write_predictions(tmp_path / PREDICTIONS, "abc", [outcome])
-    (read,) = read_predictions(tmp_path / PREDICTIONS, "abc")
-    np.testing.assert_allclose(read.probabilities, probabilities, rtol=5e-7)
 
 
 def test_a_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -169,39 +104,6 @@ def test_cells_of_epochs_that_have_no_such_metric_are_read_as_nan(folder: Path) 
     record, _ = read_comparison(folder).records
     np.testing.assert_equal(record.curves, {"train/loss": [0.5, 0.25], "val/loss": [math.nan, 0.125]})
 
-
-@given(command=some_text, near=st.lists(st.lists(file_names, min_size=2, max_size=3), max_size=2))
-@settings(deadline=None, max_examples=50)
-def test_what_was_run_is_read_as_it_was_noted(command: str, near: list[list[str]]) -> None:
-    about = {
-        "commands": ["gel-fit compare", command],
-        "class_names": ["ゲル", "no, 'gel'"],
-        "drawn": False,
-        "pictures": {"train": 1, "val": 2, "test": 3},
-        "test_sets": {},
-        "groups": [],
-        "folds": None,
-        "repeats": 1,
-        "seed": False,
-        "weights": {},
-        "near_duplicates": near,
-        "epoch": {"monitor": "val/loss", "mode": "min"},
-        **this_machine(),
-    }
-    with TemporaryDirectory() as temporary:
-        write_about(Path(temporary), about)
-        assert read_about(Path(temporary)) == about
-
-
-def test_this_machine_says_what_computes_here() -> None:
-    machine = this_machine()
-    assert torch.__version__.startswith(machine["versions"]["torch"])
-    assert machine["versions"].keys() >= {"Python", "gel-lightning", "lightning", "scikit-learn"}
-    assert machine["devices"]["cpu"].endswith(f", {os.cpu_count()} cores")
-    assert not machine["devices"]["cpu"].startswith(",")
-
-
-# What is damaged
 
 Damage = Callable[[Path], Any]
 PREDICTED, CURVED = f"{MULTI}/{PREDICTIONS}", f"{MULTI}/{CURVES}"
@@ -463,22 +365,6 @@ def test_what_a_report_refuses_is_run_again(path: str, damage: Damage, refused_a
     assert (len(left) < 2) == refused_alone
 
 
-def test_a_comparison_is_worked_on_by_one_at_a_time(tmp_path: Path) -> None:
-    with locked(tmp_path):
-        text = refused(lambda: locked(tmp_path).__enter__())
-    assert text == f"{tmp_path}: another gel-fit compare is running there; wait until it has ended"
-    with locked(tmp_path):
-        pass
-
-
-@pytest.mark.parametrize("name", ["about.json", "report.html", "figures", "thumbnails"])
-def test_a_place_that_is_taken_is_named_before_the_work(name: str, tmp_path: Path) -> None:
-    check_places(tmp_path)
-    (tmp_path / name).touch() if "." not in name else (tmp_path / name).mkdir()
-    kind = "a file" if "." in name else "a folder"
-    assert refused(lambda: check_places(tmp_path)) == f"{tmp_path / name}: not {kind}; move it away"
-
-
 def test_what_is_no_comparison_is_refused(folder: Path) -> None:
     for path in ("no such folder", "results.csv"):
         text = refused(lambda: read_comparison(folder / path))  # noqa: B023
@@ -567,82 +453,3 @@ def test_a_file_of_anything_is_refused(path: str, whole: Path, content: bytes) -
         (folder / path).write_bytes(content)
         text = refused(lambda: read_comparison(folder))
         assert text.startswith(f"{folder / path}")
-
-
-# Epoch by epoch
-
-
-class Kept(Callback):
-    """What Lightning says of each epoch, once all callbacks and the module have logged."""
-
-    def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
-        self.validated: list[int] = []
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self.validated.append(trainer.current_epoch)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.current_epoch:
-            self.on_train_end(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.epochs.append({name: value.item() for name, value in trainer.callback_metrics.items()})
-
-
-def fit_with_curves(path: Path, train_dir: Path, **options: Any) -> Kept:
-    data = GelDataModule(train_dir, image_size=32, num_workers=0, batch_size=5)
-    model, kept = GelClassifier("resnet18", "none", LinearHead), Kept()
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[CurvesFile(path), kept],
-        **options,
-    )
-    trainer.fit(model, datamodule=data)
-    return kept
-
-
-def curves_of(path: Path) -> dict[str, list[float]]:
-    rows = read_rows(path)
-    assert [row["epoch"] for row in rows] == [str(number) for number in range(1, len(rows) + 1)]
-    return {name: [float(row[name] or "nan") for row in rows] for name in rows[0] if name != "epoch"}
-
-
-def test_curves_are_the_metrics_of_each_epoch(tmp_path: Path, train_dir: Path) -> None:
-    path = tmp_path / "new/folder" / CURVES
-    kept = fit_with_curves(path, train_dir, max_epochs=4)
-    curves = curves_of(path)
-    assert len(kept.epochs) == 4
-    assert curves.keys() == kept.epochs[0].keys()
-    assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auroc"} <= curves.keys()
-    for name, values in curves.items():
-        assert values == [metrics[name] for metrics in kept.epochs]
-    assert len(set(curves["train/loss"])) == len(set(curves["val/loss"])) == 4
-
-
-def test_an_epoch_without_validation_has_no_validation_metrics(tmp_path: Path, train_dir: Path) -> None:
-    path = tmp_path / CURVES
-    kept = fit_with_curves(path, train_dir, max_epochs=5, check_val_every_n_epoch=2)
-    curves = curves_of(path)
-    assert kept.validated == [1, 3]
-    for name, values in curves.items():
-        own = range(5) if name.startswith("train/") else kept.validated
-        expected = [kept.epochs[epoch][name] if epoch in own else math.nan for epoch in range(5)]
-        np.testing.assert_equal(values, expected, err_msg=name)
-    assert not math.isnan(kept.epochs[2]["val/loss"]), "Lightning would not keep them, and nothing were to be tested"
-
-
-def test_epochs_that_validate_often_have_the_last_metrics(tmp_path: Path, train_dir: Path) -> None:
-    kept = fit_with_curves(tmp_path / CURVES, train_dir, max_epochs=2, val_check_interval=0.5)
-    assert kept.validated == [0, 0, 0, 1, 1, 1]
-    assert curves_of(tmp_path / CURVES)["val/loss"] == [metrics["val/loss"] for metrics in kept.epochs]
-
-
-def test_a_run_of_no_epochs_leaves_no_file(tmp_path: Path, train_dir: Path) -> None:
-    fit_with_curves(tmp_path / CURVES, train_dir, max_epochs=0)
-    assert list(tmp_path.iterdir()) == []

@@ -9,14 +9,9 @@ from made_up import CLASSES, change_about, make_comparison
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from gel_lightning.comparison.records import (
-    PREDICTIONS,
-    Outcome,
-    confusion_counts,
-    model_folder,
-    read_comparison,
-    write_predictions,
-)
+from gel_lightning.comparison.folder import PREDICTIONS, model_folder
+from gel_lightning.comparison.predictions import Outcome, confusion_counts, write_predictions
+from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.statistics import compare_pairs, exact_interval, factor_effects, resampled_share
 from gel_lightning.comparison.summary import ModelSummary, Summary, right_of
 from gel_lightning.training.results import rewrite_results

@@ -7,8 +7,8 @@ from conftest import save_data_set, save_picture
 from PIL import Image
 
 from gel_lightning.data.cache import THUMBNAIL, PictureCache
+from gel_lightning.data.duplicates import hash_pictures
 from gel_lightning.data.images import PictureError, picture_digest, read_picture
-from gel_lightning.data.splits import hash_pictures
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gel_lightning import GelClassifier, GelDataModule, LinearHead
 from gel_lightning.data import datamodule as module
-from gel_lightning.data.splits import hash_pictures, picture_hashes
+from gel_lightning.data.duplicates import hash_pictures, picture_hashes
 
 torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
 pytestmark = [

@@ -2,33 +2,13 @@ import pytest
 from PIL import Image
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.data.folders import (
-    LabelledPictures,
-    class_folders,
-    find_pictures,
-    folder_notes,
-    read_class_folders,
-    visible_files,
-)
-
-
-@pytest.fixture
-def make(tmp_path):
-    """Makes empty files below a folder, and returns the folder."""
-
-    def make(*names):
-        for name in names:
-            path = tmp_path / "data" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        return tmp_path / "data"
-
-    return make
+from gel_lightning.data.folders import LabelledPictures, class_folders, folder_notes, read_class_folders
+from gel_lightning.data.picture_files import find_pictures
 
 
 class TestReadClassFolders:
-    def test_classes_in_alphabetical_order_and_pictures_in_path_order(self, make):
-        folder = make("not_gel/b.png", "gel/z.TIFF", "gel/a.Jpg", "gel/deep/er/c.tif", "not_gel/a.webp")
+    def test_classes_in_alphabetical_order_and_pictures_in_path_order(self, make_files):
+        folder = make_files("not_gel/b.png", "gel/z.TIFF", "gel/a.Jpg", "gel/deep/er/c.tif", "not_gel/a.webp")
         assert read_class_folders(folder) == LabelledPictures(
             paths=[
                 folder / name
@@ -39,13 +19,13 @@ class TestReadClassFolders:
         )
         assert read_class_folders(str(folder)) == read_class_folders(folder)
 
-    def test_three_classes(self, make):
-        pictures = read_class_folders(make("dna/a.png", "blot/a.png", "sds/a.png"))
+    def test_three_classes(self, make_files):
+        pictures = read_class_folders(make_files("dna/a.png", "blot/a.png", "sds/a.png"))
         assert pictures.class_names == ["blot", "dna", "sds"]
         assert pictures.labels == [0, 1, 2]
 
-    def test_what_is_hidden_or_no_picture_is_ignored(self, make):
-        folder = make(
+    def test_what_is_hidden_or_no_picture_is_ignored(self, make_files):
+        folder = make_files(
             *("gel/a.png", "not_gel/b.png", "README.txt", ".DS_Store", "gel/Thumbs.db", "gel/._a.png"),
             *("gel/.cache/c.png", ".ipynb_checkpoints/d.png", ".e.png", "gel/notes.txt", "gel/png"),
             *("gel/@eaDir/a.png/thumb.jpg", "__MACOSX/gel/a.png", "not_gel/__MACOSX/b.png"),
@@ -58,8 +38,8 @@ class TestReadClassFolders:
             "data: 3 files left out, not taken for pictures: 2 .txt, 1 without a suffix"
         ]
 
-    def test_files_without_a_suffix_are_looked_into(self, make):
-        folder = make("gel/scan", "gel/a.png", "not_gel/README", "not_gel/b.png", "beside")
+    def test_files_without_a_suffix_are_looked_into(self, make_files):
+        folder = make_files("gel/scan", "gel/a.png", "not_gel/README", "not_gel/b.png", "beside")
         for name in ("gel/scan", "beside"):
             Image.new("L", (4, 4)).save(folder / name, "PNG")
         with pytest.raises(GelError, match=r"1 picture \(beside\) beside the class folders"):
@@ -68,15 +48,15 @@ class TestReadClassFolders:
         assert [path.name for path in read_class_folders(folder).paths] == ["a.png", "scan", "b.png"]
         assert [path.name for path in find_pictures(folder).paths] == ["a.png", "scan", "b.png"]
 
-    def test_folders_that_all_classes_share_get_a_word(self, make):
-        folder = make("train/gel/a.png", "train/not_gel/a.png", "val/gel/b.png", "val/not_gel/b.png")
+    def test_folders_that_all_classes_share_get_a_word(self, make_files):
+        folder = make_files("train/gel/a.png", "train/not_gel/a.png", "val/gel/b.png", "val/not_gel/b.png")
         (note,) = folder_notes("data", read_class_folders(folder))
         assert note.startswith("data: the class folders train, val all have the folders gel, not_gel in them.")
         (folder / "val" / "c.png").touch()
         assert folder_notes("data", read_class_folders(folder)) == []
 
-    def test_labels_follow_the_class_names_given(self, make):
-        folder = make("a/1.png", "b/2.png")
+    def test_labels_follow_the_class_names_given(self, make_files):
+        folder = make_files("a/1.png", "b/2.png")
         assert read_class_folders(folder, ["b", "a"])[:3] == (
             [folder / "b/2.png", folder / "a/1.png"],
             [0, 1],
@@ -104,15 +84,15 @@ class TestReadClassFolders:
             (["-/a.png", "not_gel/b.png"], None, r"-: a spreadsheet would take .*: rename the folder"),
         ],
     )
-    def test_errors(self, make, names, class_names, message):
-        folder = make(*names)
+    def test_errors(self, make_files, names, class_names, message):
+        folder = make_files(*names)
         with pytest.raises(GelError, match=message) as caught:
             read_class_folders(folder, class_names)
         assert str(caught.value).startswith(str(folder))
         assert "\n" not in str(caught.value)
 
-    def test_some_classes_may_be_absent_if_that_is_asked_for(self, make):
-        folder = make("gel/1.png")
+    def test_some_classes_may_be_absent_if_that_is_asked_for(self, make_files):
+        folder = make_files("gel/1.png")
         assert read_class_folders(folder, ["blot", "gel"], every_class=False)[:3] == (
             [folder / "gel/1.png"],
             [1],
@@ -123,76 +103,24 @@ class TestReadClassFolders:
         ("names", "message"),
         [(["blot/a.png"], "missing: gel, not_gel; extra: blot"), (["notes.txt"], "its class folders are none, those")],
     )
-    def test_other_classes_may_not(self, make, names, message):
+    def test_other_classes_may_not(self, make_files, names, message):
         with pytest.raises(GelError, match=message):
-            read_class_folders(make(*names), ["gel", "not_gel"], every_class=False)
+            read_class_folders(make_files(*names), ["gel", "not_gel"], every_class=False)
 
     def test_no_such_folder(self, tmp_path):
         with pytest.raises(GelError, match=r"missing: cannot be opened \(No such file or directory\): check"):
             read_class_folders(tmp_path / "missing")
 
-    def test_a_file(self, make):
+    def test_a_file(self, make_files):
         with pytest.raises(GelError, match=r"a\.png: is a file, not a folder: name"):
-            read_class_folders(make("a.png") / "a.png")
-
-
-class TestFindPictures:
-    def test_a_file_of_any_suffix(self, make):
-        assert find_pictures(make("scan.001") / "scan.001").paths == [make() / "scan.001"]
-
-    def test_a_folder_of_any_depth(self, make):
-        folder = make("z.png", "a/b/c.tif", "a/notes.txt", ".hidden/d.png")
-        assert find_pictures(str(folder)).paths == [folder / "a/b/c.tif", folder / "z.png"]
-        assert find_pictures(folder).left_out == {".txt": 1}
-
-    def test_other_pictures_are_found_too(self, make):
-        folder = make("a.psd", "b.PDF", "c.png", "d.docx", "e.heic", "f.jfif")
-        assert [path.name for path in find_pictures(folder).paths] == ["a.psd", "b.PDF", "c.png", "e.heic", "f.jfif"]
-        assert folder_notes(folder, find_pictures(folder)) == [
-            f"{folder}: 1 file left out, not taken for pictures: 1 .docx"
-        ]
-
-    @pytest.mark.parametrize(("name", "message"), [("missing", "cannot be opened"), ("", "no picture in it")])
-    def test_errors(self, make, name, message):
-        with pytest.raises(GelError, match=message):
-            find_pictures(make("notes.txt") / name)
-
-
-class TestVisibleFiles:
-    def test_links_are_followed_and_loops_end(self, make, tmp_path):
-        folder = make("gel/a.png", "gel/deep/b.png")
-        (tmp_path / "elsewhere").mkdir()
-        (tmp_path / "elsewhere" / "c.png").touch()
-        (folder / "gel" / "deep" / "up").symlink_to(folder / "gel")
-        (folder / "gel" / "self").symlink_to("self")
-        (folder / "gel" / "there").symlink_to(tmp_path / "elsewhere")
-        (folder / "gel" / "there_too").symlink_to(tmp_path / "elsewhere")
-        assert len(visible_files(folder / "gel")) == 4
-        assert [path.name for path in find_pictures(folder / "gel").paths] == ["a.png", "b.png", "c.png"]
-
-    def test_a_class_folder_may_be_a_link(self, make, tmp_path):
-        folder = make("gel/a.png")
-        (tmp_path / "plots").mkdir()
-        (tmp_path / "plots" / "b.png").touch()
-        (folder / "not_gel").symlink_to(tmp_path / "plots")
-        assert read_class_folders(folder).paths == [folder / "gel/a.png", folder / "not_gel/b.png"]
-
-    def test_a_folder_that_cannot_be_listed(self, make, monkeypatch):
-        def refuse(path, *_):
-            raise PermissionError(13, "Permission denied", str(path))
-
-        folder = make("gel/a.png", "not_gel/b.png")
-        monkeypatch.setattr("os.scandir", refuse)  # root may list anything
-        for read in (read_class_folders, find_pictures, visible_files):
-            with pytest.raises(GelError, match=r"data: cannot be listed \(Permission denied\)"):
-                read(folder)
+            read_class_folders(make_files("a.png") / "a.png")
 
 
 class TestClassFolders:
-    def test_names_without_a_look_into_the_folders(self, make):
-        assert class_folders(make("not_gel/notes.txt", "gel/a.png", ".git/x.png", "b.png")) == ["gel", "not_gel"]
+    def test_names_without_a_look_into_the_folders(self, make_files):
+        assert class_folders(make_files("not_gel/notes.txt", "gel/a.png", ".git/x.png", "b.png")) == ["gel", "not_gel"]
 
     @pytest.mark.parametrize(("names", "message"), [(["gel/a.png"], "only the class folder gel"), (["a"], "no class")])
-    def test_fewer_than_two(self, make, names, message):
+    def test_fewer_than_two(self, make_files, names, message):
         with pytest.raises(GelError, match=message):
-            class_folders(make(*names))
+            class_folders(make_files(*names))

@@ -9,7 +9,8 @@ import pytest
 from conftest import SHARED
 from PIL import Image
 
-from gel_lightning.data.drawn import LOOK_ALIKES, draw_gel
+from gel_lightning.data.drawn.gels import draw_gel
+from gel_lightning.data.drawn.lookalikes import LOOK_ALIKES
 from gel_lightning.data.images import read_picture
 from gel_lightning.detector import VERSION, identity, read_detector
 from gel_lightning.detector.pictures import read_sources

@@ -16,7 +16,7 @@ from scipy.special import logit, softmax
 from torch import Tensor, nn
 
 from gel_lightning import GelClassifier, GelDataModule, LinearHead
-from gel_lightning.comparison.records import Outcome, write_predictions
+from gel_lightning.comparison.predictions import Outcome, write_predictions
 from gel_lightning.inference import parity
 from gel_lightning.inference.export import Pipeline
 from gel_lightning.inference.exported import ExportedModel

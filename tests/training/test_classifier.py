@@ -26,7 +26,8 @@ from torchvision.models import get_model
 from gel_lightning import GelClassifier, GelDataModule, LinearHead, MultiLayerHead
 from gel_lightning.data.datasets import Features
 from gel_lightning.models.network import load_trunk
-from gel_lightning.training.callbacks import EpochSeed, TensorBoardPages
+from gel_lightning.training.callbacks import EpochSeed
+from gel_lightning.training.tensorboard_pages import TensorBoardPages
 
 torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
 LIGHTNINGS_OWN = "ignore:.*treespec, LeafSpec.* is deprecated"

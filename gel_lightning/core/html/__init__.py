@@ -1,7 +1,7 @@
-"""What all HTML pages share: a frame, a style, small pictures inside. A page stands alone: it fetches nothing.
+"""What all HTML pages share: a frame, a style, embedded thumbnails. Pages are self-contained and load nothing.
 
-A template extends ``base.html.jinja`` and fills its blocks ``title``, ``style``, ``body`` and ``script``. The policy in
-its head lets that one script run, known by its hash, so that a name which slips in as HTML cannot.
+A template extends ``base.html.jinja`` and fills its blocks ``title``, ``style``, ``body`` and ``script``. The Content
+Security Policy in its head allows only that script, by its hash, so that a name injected as HTML cannot run.
 """
 
 import base64
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import jinja2
 
 SIDE = 160
-"""Most pixels of a side of a thumbnail."""
+"""Longest side of a thumbnail in pixels."""
 
 
 def environment(package: str) -> "jinja2.Environment":
-    """Makes the environment of a package's templates, in which all that is filled in is escaped.
+    """Makes the environment for the templates of a package, with autoescaping.
 
     Args:
-        package: name of the package beside whose modules the templates are.
+        package: name of the package that contains the templates.
     """
     import jinja2
 
@@ -39,7 +39,7 @@ def environment(package: str) -> "jinja2.Environment":
 
 
 def _script_hash(script: str) -> str:
-    """A script as the source list of a Content-Security-Policy names it."""
+    """The hash of a script for a Content-Security-Policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
@@ -54,5 +54,5 @@ def small_jpeg(picture: Image.Image) -> bytes:
 
 
 def jpeg_uri(content: bytes) -> str:
-    """A JPEG as the URI of an image within a page."""
+    """The data URI of a JPEG."""
     return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"

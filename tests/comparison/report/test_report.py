@@ -13,8 +13,8 @@ from made_up import change_about, make_comparison
 from PIL import Image
 from test_cli import assert_error, temporary_files
 
-from gel_lightning.comparison import report
-from gel_lightning.comparison.report import MOST_GROUPS, make_report
+from gel_lightning.comparison.report import page
+from gel_lightning.comparison.report.page import MOST_GROUPS, make_report
 from gel_lightning.comparison.summary import Summary
 
 # Names that a page must show and not run, and that matplotlib must not take for formulas.
@@ -218,7 +218,7 @@ def test_on_paper_nothing_is_hidden(browser: Any, page_file: Path, tmp_path: Pat
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the figures, which take most of the time."""
-    monkeypatch.setattr(report, "plots", lambda _: [])
+    monkeypatch.setattr(page, "plots", lambda _: [])
 
 
 def test_a_report_leaves_whole_files_and_is_made_again_the_same(tmp_path: Path) -> None:

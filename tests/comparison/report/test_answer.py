@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from made_up import change_about, make_comparison
 
-from gel_lightning.comparison.answer import answer, effect_in_words, interval, percent, points, seconds
 from gel_lightning.comparison.records import read_comparison
+from gel_lightning.comparison.report.answer import answer, duration, effect_in_words, interval, percent, points
 from gel_lightning.comparison.statistics import Difference, Effect, Estimate
 from gel_lightning.comparison.summary import Summary
 
@@ -108,4 +108,4 @@ def test_numbers_in_words() -> None:
     assert [points(share) for share in (-0.0123, 0.5)] == ["−1.2", "+50.0"]
     assert interval(Estimate(1, math.nan, math.nan)) == ""
     times = [0.0123, 0.5, 119.9, 120, 7200]
-    assert [seconds(time) for time in times] == ["12 ms", "0.5 s", "119.9 s", "2.0 min", "2.0 h"]
+    assert [duration(time) for time in times] == ["12 ms", "0.5 s", "119.9 s", "2.0 min", "2.0 h"]

@@ -1,4 +1,4 @@
-"""What a comparison says, in plain words that follow the numbers."""
+"""The conclusions of a comparison in plain words that follow the numbers."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ NO_BREAK = "\u00a0"
 
 
 def answer(summary: Summary) -> list[str]:
-    """Says which model is best, what of that is chance, and what matters; a paragraph each."""
+    """The paragraphs that say which model is best, whether that may be chance, and which factors matter."""
     return [
         text
         for text in (_caution(summary), _best(summary), _pairs(summary), _effects(summary), _advice(summary))
@@ -19,7 +19,7 @@ def answer(summary: Summary) -> list[str]:
 
 
 def effect_in_words(effect: Effect) -> str:
-    """Says whether a factor matters: no difference is shown where the interval holds zero."""
+    """Says whether a factor matters: no difference is shown if the interval contains zero."""
     difference = effect.difference
     if not difference.shown:
         return f"no difference shown between {effect.first} and {effect.second} ({_points(effect)})"
@@ -32,13 +32,13 @@ def percent(share: float) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """The ends of an interval; nothing if there is none."""
+    """The ends of an interval; empty if there is none."""
     low, high = estimate.low, estimate.high
-    return f"{percent(low)} to {percent(high)}" if low == low else ""  # nan is not itself
+    return f"{percent(low)} to {percent(high)}" if low == low else ""  # NaN if there is none
 
 
 def not_worse(summary: Summary) -> list[ModelSummary]:
-    """The best model, and those that are not shown to be worse."""
+    """The best model and those not shown to be worse."""
     best = summary.models[0].name
     worse = {pair.second for pair in summary.pairs if pair.first == best and pair.shown}
     return [model for model in summary.models if model.name not in worse]
@@ -52,9 +52,9 @@ def _caution(summary: Summary) -> str:
     text = []
     if made_up:
         what = " and ".join(made_up)
-        text.append(f"This is a demonstration with {what}: its figures say nothing about pictures of real gels.")
+        text.append(f"This is a demonstration with {what}: its results say nothing about pictures of real gels.")
     if any(model.record.device == "XLA:CPU" for model in summary.models):
-        text.append("What is called tpu ran on the processor, through XLA: its times are not those of a TPU.")
+        text.append("The models called tpu ran on the CPU through XLA; their times are not those of a TPU.")
     return " ".join(text)
 
 
@@ -82,7 +82,7 @@ def _best(summary: Summary) -> str:
 
 
 def _choice(summary: Summary) -> str:
-    """Says on what the best model was chosen."""
+    """Says how the best model was chosen."""
     best, *others = summary.models
     accuracy, loss = best.chosen_by
     where = "in the cross-validation"
@@ -109,16 +109,13 @@ def _pairs(summary: Summary) -> str:
         )
     shown = sum(pair.shown for pair in summary.pairs)
     if not shown:
-        return (
-            f"No model is shown to be better than another: of the {_pairs_of(summary)}, none differs more than chance "
-            "alone may make it."
-        )
+        return f"No model is shown to be better than another: of the {_pairs_of(summary)}, none differs significantly."
     worse = [model for model in others if model not in not_worse(summary)]
     than = f"than {_listed([model.name for model in worse])}" if len(worse) < len(others) else "than all others"
     text = f"It is shown to be better {than}" if worse else "It is not shown to be better than any other"
     if worse and len(worse) < len(others):
         text += f", and not than the other {len(others) - len(worse)}"
-    return f"{text}; of the {_pairs_of(summary)}, {shown} {'differs' if shown == 1 else 'differ'} by more than chance."
+    return f"{text}; of the {_pairs_of(summary)}, {shown} {'differs' if shown == 1 else 'differ'} significantly."
 
 
 def _effects(summary: Summary) -> str:
@@ -135,7 +132,7 @@ def _advice(summary: Summary) -> str:
     if summary.folds and len(alike) > 1:
         text = (
             f"Of the {len(alike)} that may be as good, {fastest.name} was the quickest to train, "
-            f"in {seconds(fastest.record.training_seconds)}. "
+            f"in {duration(fastest.record.training_seconds)}. "
         )
     first = max(original_results().values(), key=lambda result: result.right)
     return text + (
@@ -144,8 +141,8 @@ def _advice(summary: Summary) -> str:
     )
 
 
-def seconds(value: float) -> str:
-    """A time in words."""
+def duration(value: float) -> str:
+    """A time with its unit."""
     if value < 120:
         return f"{value:.1f} s" if value >= 0.1 else f"{value * 1000:.0f} ms"
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"

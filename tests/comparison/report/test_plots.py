@@ -21,10 +21,11 @@ from matplotlib.text import Text
 from PIL import Image
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from gel_lightning.comparison.drawing import Plot, save
 from gel_lightning.comparison.original import original_results
-from gel_lightning.comparison.plots import AS_GOOD, WORSE, plots
 from gel_lightning.comparison.records import read_comparison
+from gel_lightning.comparison.report.figures.plots import plots
+from gel_lightning.comparison.report.figures.scores import AS_GOOD, WORSE
+from gel_lightning.comparison.report.figures.svg import Plot, save
 from gel_lightning.comparison.summary import Summary
 from gel_lightning.training.figures import (
     GRID,

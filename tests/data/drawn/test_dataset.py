@@ -1,4 +1,4 @@
-"""Drawing the pictures: what is drawn, that it comes out the same, and that it comes out whole."""
+"""The drawn data set: what it holds, that it is reproducible, and that it is written whole or not at all."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -11,7 +11,10 @@ from conftest import made_once
 from PIL import Image
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.data import drawn
+from gel_lightning.data.drawn import dataset
+from gel_lightning.data.drawn.dataset import draw_data_set
+from gel_lightning.data.drawn.gels import draw_gel
+from gel_lightning.data.drawn.lookalikes import LOOK_ALIKES
 
 FOLDERS = {"dataset/gel": 46, "dataset/not_gel": 46, "test_images/gel": 11, "test_images/not_gel": 11}
 CLASSES = ("gel", "not_gel")
@@ -20,7 +23,7 @@ CLASSES = ("gel", "not_gel")
 @pytest.fixture(scope="module")
 def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole data set of the default seed, drawn once."""
-    return made_once(tmp_path_factory, "drawn", lambda folder: void(drawn.draw_data_set(folder)))
+    return made_once(tmp_path_factory, "drawn", lambda folder: void(draw_data_set(folder)))
 
 
 def void(_: object) -> None:
@@ -30,7 +33,7 @@ def void(_: object) -> None:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the data set small, for tests that draw it again."""
-    monkeypatch.setattr(drawn, "COUNTS", {"dataset": 3, "test_images": 2})
+    monkeypatch.setattr(dataset, "COUNTS", {"dataset": 3, "test_images": 2})
 
 
 def pictures(folder: Path, name: str = "*") -> Iterator[Image.Image]:
@@ -74,15 +77,15 @@ def test_no_two_pictures_are_near_duplicates(data_set: Path):
 
 def test_near_duplicates_are_drawn_again(tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch):
     """A kind that starts with the same picture every time still gives different ones."""
-    first = drawn.draw_gel(np.random.default_rng(0))
+    first = draw_gel(np.random.default_rng(0))
     tries: list[object] = []
 
     def often_the_same(rng: np.random.Generator) -> Image.Image:
         tries.append(rng)
-        return first if len(tries) % 2 else drawn._cells(rng)
+        return first if len(tries) % 2 else LOOK_ALIKES["cells"](rng)
 
-    monkeypatch.setattr(drawn, "draw_gel", often_the_same)
-    hashes = [imagehash.phash(picture) for picture in pictures(drawn.draw_data_set(tmp_path))]
+    monkeypatch.setattr(dataset, "draw_gel", often_the_same)
+    hashes = [imagehash.phash(picture) for picture in pictures(draw_data_set(tmp_path))]
     assert len(tries) > 5
     assert min(a - b for a, b in combinations(hashes, 2)) > 4
 
@@ -96,15 +99,13 @@ def test_brightness_alone_does_not_tell_the_classes_apart(data_set: Path):
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path, few: None):
-    one, same, other = (
-        contents(drawn.draw_data_set(tmp_path / name, seed)) for name, seed in (("a", 5), ("b", 5), ("c", 6))
-    )
+    one, same, other = (contents(draw_data_set(tmp_path / name, seed)) for name, seed in (("a", 5), ("b", 5), ("c", 6)))
     assert one == same
     assert not set(one.values()) & set(other.values())
 
 
 def test_returns_its_folder_and_prints_only_to_stderr(tmp_path: Path, few: None, capsys: pytest.CaptureFixture[str]):
-    assert drawn.draw_data_set(str(tmp_path / "new" / "deep")) == tmp_path / "new" / "deep"
+    assert draw_data_set(str(tmp_path / "new" / "deep")) == tmp_path / "new" / "deep"
     assert capsys.readouterr().out == ""
 
 
@@ -116,14 +117,14 @@ def test_nothing_is_left_when_drawing_fails_midway(
     def broken(rng: np.random.Generator) -> Image.Image:
         raise error
 
-    monkeypatch.setitem(drawn.LOOK_ALIKES, "barcode", broken)
+    monkeypatch.setitem(LOOK_ALIKES, "barcode", broken)
     with pytest.raises(error):
-        drawn.draw_data_set(tmp_path / "new" / "deep")
+        draw_data_set(tmp_path / "new" / "deep")
     assert not list(tmp_path.iterdir())
 
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(error):
-        drawn.draw_data_set(tmp_path)
+        draw_data_set(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["mine.txt"]
 
 
@@ -139,7 +140,7 @@ def test_nothing_is_left_when_the_second_folder_cannot_be_put_in_place(
 
     monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(OSError, match="disk full"):
-        drawn.draw_data_set(tmp_path / "new")
+        draw_data_set(tmp_path / "new")
     assert not list(tmp_path.iterdir())
 
 
@@ -147,7 +148,7 @@ def test_nothing_is_left_when_the_second_folder_cannot_be_put_in_place(
 def test_a_folder_that_is_there_is_refused(tmp_path: Path, name: str):
     (tmp_path / name).mkdir()
     with pytest.raises(GelError) as caught:
-        drawn.draw_data_set(tmp_path)
+        draw_data_set(tmp_path)
     assert str(tmp_path / name) in str(caught.value)
     assert "name another folder" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -157,60 +158,19 @@ def test_a_folder_that_is_there_is_refused(tmp_path: Path, name: str):
 def test_a_file_in_the_way_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GelError, match="name another folder"):
-        drawn.draw_data_set(tmp_path / "file")
+        draw_data_set(tmp_path / "file")
 
 
 def test_a_folder_that_is_there_may_hold_other_things(tmp_path: Path, few: None):
     (tmp_path / "mine.txt").write_text("mine")
-    drawn.draw_data_set(tmp_path)
+    draw_data_set(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "dataset", "test_images"}
-
-
-# Gels.
-def test_bands_migrate_by_the_logarithm_of_their_size():
-    sizes = np.array([10000, 5000, 2500, 1250, 625, 312.5])
-    way = drawn.migration(sizes, slowest=10000, fastest=312.5)
-    steps = np.diff(way)
-    assert way[0] == 0
-    assert way[-1] == pytest.approx(1)
-    assert (steps > 0).all()  # smaller runs farther
-    assert (np.diff(steps) > 0).all()  # large ones crowd
-    assert steps[-1] / steps[2] < 1.2  # but halving the size is otherwise about the same step
-    assert way == pytest.approx((np.arange(6) / 5) ** drawn.CROWDING)
-    assert drawn.migration(48000, slowest=10000, fastest=100) == 0  # stays in the well
-    assert drawn.migration(sizes / 1000, 10, 0.3125) == pytest.approx(way)  # any unit
-
-
-def test_the_ladder_is_drawn_where_its_sizes_run():
-    rng = np.random.default_rng(1)
-    ladder = drawn.DNA_LADDERS[2]
-    gel = drawn._lay_out(rng, 300, 600, ladder, tilt=0)
-    stain = drawn._stained(rng, gel, [[] for _ in gel.lanes], ladders=[1])
-    column = stain[:, int(gel.lanes[1])]
-    for size in (0.1, 0.2, 0.3, 0.5):
-        place = float(gel.where(size, gel.lanes[1]))
-        near = column[int(place) - 8 : int(place) + 9]
-        assert abs(int(near.argmax()) - 8) <= 3
-        assert near.max() > 5 * near.min()
-    assert not stain[:, int(gel.lanes[3])].any()  # an empty lane
 
 
 def test_gels_are_bright_on_dark_and_dark_on_bright(data_set: Path):
     middles = np.array([np.median(grey) for grey in greys(data_set, "gel")])
     assert (middles < 0.4).sum() >= 20
     assert (middles > 0.6).sum() >= 8
-
-
-# Look-alikes.
-@pytest.mark.parametrize("kind", drawn.LOOK_ALIKES)
-def test_each_kind_of_look_alike_is_drawn(kind: str):
-    draw = drawn.LOOK_ALIKES[kind]
-    one, same, other = (draw(np.random.default_rng(seed)) for seed in (3, 3, 4))
-    assert one.mode in {"L", "RGB"}
-    assert all(250 <= side <= 700 for side in one.size)
-    assert np.asarray(one.convert("L")).std() > 3  # something is to be seen
-    assert one.tobytes() == same.tobytes()
-    assert one.tobytes() != other.tobytes()
 
 
 def test_kinds_are_spread_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -221,10 +181,10 @@ def test_kinds_are_spread_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         kinds.append(kind)
         return Image.fromarray(plain.integers(0, 256, (64, 64)).astype(np.uint8))
 
-    for kind in drawn.LOOK_ALIKES:
-        monkeypatch.setitem(drawn.LOOK_ALIKES, kind, lambda rng, kind=kind: noted(kind))
-    monkeypatch.setattr(drawn, "draw_gel", lambda rng: noted("gel"))
-    drawn.draw_data_set(tmp_path)
-    counts = [kinds[46:92].count(kind) for kind in drawn.LOOK_ALIKES]
+    for kind in LOOK_ALIKES:
+        monkeypatch.setitem(LOOK_ALIKES, kind, lambda rng, kind=kind: noted(kind))
+    monkeypatch.setattr(dataset, "draw_gel", lambda rng: noted("gel"))
+    draw_data_set(tmp_path)
+    counts = [kinds[46:92].count(kind) for kind in LOOK_ALIKES]
     assert kinds[:46] == ["gel"] * 46
     assert max(counts) - min(counts) <= 1

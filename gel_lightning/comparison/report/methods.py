@@ -1,14 +1,18 @@
-"""The Methods section of a report: what was done, as a paper would say it."""
+"""The methods section of a report, as a paper would describe them."""
 
 from collections.abc import Iterable
 
 from gel_lightning.comparison.summary import Summary
 
+OPTIMISTIC = (
+    "The cross-validated results of the best of several models are somewhat optimistic, because they were used to "
+    "choose it; the results on the test pictures are not."
+)
 HEADS = {"single": "one linear layer", "multi": "several linear layers with ReLU and dropout"}
 
 
 def methods(summary: Summary) -> list[tuple[str, str]]:
-    """Describes pictures, training, choice and tests; a heading and a text for each."""
+    """Headings and texts that describe pictures, training, choice and tests."""
     return [
         ("Pictures", _pictures(summary)),
         ("Training", _training(summary)),
@@ -26,8 +30,8 @@ def _pictures(summary: Summary) -> str:
     return (
         f"{counts['train']} pictures for training, {counts['val']} for validation and {counts['test']} for testing"
         f"{''.join(f', {count} for testing as {name}' for name, count in about['test_sets'].items())}, "
-        f"of {len(names)} classes ({', '.join(names)}); {drawn}near-identical ones are never on both sides of a split. "
-        f"Each is read as 8-bit grey, stretched to {square}, repeated on three channels and normalised as the "
+        f"of {len(names)} classes ({', '.join(names)}); {drawn}near-duplicates are never on both sides of a split. "
+        f"Each is read as 8-bit grey, resized to {square}, repeated on three channels and normalised as the "
         "weights of the backbone expect."
     )
 
@@ -61,25 +65,22 @@ def _training(summary: Summary) -> str:
 def _choice(summary: Summary) -> str:
     if summary.left_out:
         return (
-            "The best model is that of the highest accuracy in a cross-validation that leaves out one group of the "
-            f"training and validation pictures at a time, of {summary.folds} groups; of equal ones, that of the lowest "
-            "log loss. Groups that near-identical pictures link are one. In each fit some of the other groups are held "
-            "out, to choose the epoch. The cross-validated figures of the best of several models are somewhat "
-            "optimistic, since it was chosen by them; those on the test pictures are not."
+            "The best model is the one with the highest accuracy in a cross-validation that leaves out one of "
+            f"{summary.folds} groups of the training and validation pictures at a time; ties are broken by the lowest "
+            "log loss. Groups connected by near-duplicates count as one. In each fit some of the other groups are held "
+            f"out to choose the epoch. {OPTIMISTIC}"
         )
     if summary.folds:
         times = f", dealt {summary.repeats} times" if summary.repeats > 1 else ""
         return (
-            f"The best model is that of the highest mean accuracy in {summary.folds}-fold cross-validation of the "
-            f"training and validation pictures together ({summary.groups} different ones){times}; of equal ones, that "
-            "of the lowest log loss. All models share the folds, which are stratified, with near-identical pictures in "
-            "one fold; in each fit some pictures of the other folds are held out, to choose the epoch. The "
-            "cross-validated figures of the best of several models are somewhat optimistic, since it was chosen by "
-            "them; those on the test pictures are not."
+            f"The best model is the one with the highest mean accuracy in {summary.folds}-fold cross-validation of the "
+            f"training and validation pictures together ({summary.groups} different ones){times}; ties are broken by "
+            "the lowest log loss. All models share the folds, which are stratified and keep near-duplicates together; "
+            f"in each fit some pictures of the other folds are held out to choose the epoch. {OPTIMISTIC}"
         )
     return (
-        "The best model is that of the highest accuracy on the validation pictures; of equal ones, that of the lowest "
-        "log loss on them. The test pictures played no part in the choice, so that it does not flatter the figures on "
+        "The best model is the one with the highest accuracy on the validation pictures; ties are broken by the lowest "
+        "log loss on them. The test pictures played no part in the choice, so that it does not bias the results on "
         "them."
     )
 
@@ -87,24 +88,24 @@ def _choice(summary: Summary) -> str:
 def _tests(summary: Summary) -> str:
     exact = "Shares of the fixed test pictures have exact binomial 95 % intervals (Clopper and Pearson 1934)."
     if not summary.folds:
-        return f"{exact} One split shows no more than that."
+        return f"{exact} One split does not show more than that."
     if summary.left_out:
         return (
-            "Cross-validated figures are of the pictures of all groups together. That of accuracy has the 95 % "
-            "interval of the corrected resampled t-test (Nadeau and Bengio 2003) over the groups, each weighted by its "
-            "pictures (Cochran 1977, single-stage cluster sampling); it tests differences too, with Holm's correction "
+            "Cross-validated metrics are over the pictures of all groups together. Accuracy has the 95 % interval of "
+            "the corrected resampled t-test (Nadeau and Bengio 2003) over the groups, each weighted by its pictures "
+            "(Cochran 1977, single-stage cluster sampling). Differences are tested likewise, with Holm's correction "
             f"(1979) over all pairs of models, at a level of 5 %. {exact}"
         )
     return (
         "Means over the fits have the 95 % interval of the corrected resampled t-test (Nadeau and Bengio 2003), which "
-        "allows for the training pictures that fits share; it tests differences too, with Holm's correction (1979) "
-        "over all pairs of models, at a level of 5 %. The effect of a factor is the mean difference over the models "
-        f"that differ in nothing else. {exact}"
+        "accounts for the training pictures that fits share. Differences are tested likewise, with Holm's correction "
+        "(1979) over all pairs of models, at a level of 5 %. The effect of a factor is the mean difference between "
+        f"models that differ in nothing else. {exact}"
     )
 
 
 def _values(summary: Summary, column: str) -> str:
-    """What the models have in a column of the results; nothing where an older version has not noted it."""
+    """The values of a column of the results file; empty if an older version did not write it."""
     return _listed(_different(record.row[column] for record in summary.comparison.records if record.row[column]))
 
 
