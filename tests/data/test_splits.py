@@ -8,10 +8,7 @@ from hypothesis import strategies as st
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.data import splits
-from gel_lightning.data.splits import (
-    stratified_folds,
-    stratified_split,
-)
+from gel_lightning.data.splits import stratified_folds, stratified_split
 
 
 @st.composite

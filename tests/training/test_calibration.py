@@ -10,13 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.metrics import log_loss
 
-from gel_lightning.training.calibration import (
-    FIXED_THRESHOLD,
-    NEVER,
-    calibrate,
-    fit_temperature,
-    precise_threshold,
-)
+from gel_lightning.training.calibration import FIXED_THRESHOLD, NEVER, calibrate, fit_temperature, precise_threshold
 
 NAMES = ("gel", "not_gel")
 

@@ -47,7 +47,6 @@ def photographed(rng: Generator, grey: Array, tints: Sequence[Tint]) -> Image.Im
     return ImageOps.colorize(picture, dark, bright, middle)
 
 
-# Small tools.
 def picture_size(rng: Generator) -> tuple[int, int]:
     """A random width and height in pixels; gels are cropped to all shapes."""
     shape, area = np.exp(rng.normal(0.05, 0.3)), rng.uniform(300, 520) ** 2
@@ -56,10 +55,12 @@ def picture_size(rng: Generator) -> tuple[int, int]:
 
 
 def log_uniform(rng: Generator, low: float, high: float) -> float:
+    """A random number whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def one_of(rng: Generator, choices: Sequence[Choice]) -> Choice:
+    """A random item."""
     return choices[int(rng.integers(len(choices)))]
 
 
@@ -77,6 +78,7 @@ def blurred(field: Array, pixels: int) -> Array:
 
 
 def to_array(picture: Image.Image, white: float = 255) -> Array:
+    """The values of a picture, with ``white`` as 1."""
     return np.asarray(picture, dtype=np.float64) / white
 
 

@@ -66,7 +66,6 @@ def migration(size: Array | float, slowest: float, fastest: float) -> Array:
     return np.asarray(np.maximum(way, 0) ** CROWDING)
 
 
-# The gel, and the light that it sends out.
 def _lay_out(rng: Generator, width: int, height: int, ladder: Ladder, tilt: float) -> Gel:
     y, x = np.mgrid[0:height, 0:width] - np.array([height / 2, width / 2])[:, None, None]
     left, right = rng.uniform(0.02, 0.12, 2) * width
@@ -188,7 +187,6 @@ def _protein_light(rng: Generator, gel: Gel, ladders: Sequence[int]) -> Array:
     return np.asarray(table * np.exp(-rng.uniform(0.9, 1.6) * stain))
 
 
-# Print, camera and colour.
 def _print_lanes(picture: Image.Image, gel: Gel, ladders: Sequence[int], x0: int, y: float, ink: str) -> None:
     pen = ImageDraw.Draw(picture)
     for n, lane in enumerate(gel.lanes):

@@ -21,7 +21,6 @@ from gel_lightning.data.drawn.camera import (
 WORDS = ("a", "and", "band", "buffer", "cell", "count", "figure", "from", "gel", "in", "lane", "light", "of")
 
 
-# Look-alikes.
 def _shown(rng: Generator, grey: Array) -> Image.Image:
     """``grey`` (height, width; 0 to 1) photographed at a random contrast, sometimes inverted."""
     low, high = rng.uniform(0, 0.35), rng.uniform(0.5, 1)

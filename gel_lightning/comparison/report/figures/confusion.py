@@ -16,6 +16,7 @@ from gel_lightning.training.figures import draw_confusion, shorten
 
 
 def confusion_plots(summary: Summary) -> Iterator[Plot]:
+    """Confusion matrices on the test pictures, and in cross-validation."""
     yield Plot(
         "confusion_test",
         "Confusion matrices, test pictures",

@@ -25,11 +25,9 @@ from gel_lightning.comparison.report.figures.layout import (
     small_multiples,
 )
 from gel_lightning.comparison.report.figures.looks import (
-    DASHES,
     FOLDS,
     LOOKS,
     PLAIN,
-    STROKES,
     TEST,
     cross_validation,
     model_title,
@@ -39,6 +37,9 @@ from gel_lightning.comparison.report.figures.svg import Plot
 from gel_lightning.comparison.summary import Summary
 from gel_lightning.training.figures import INK, MUTED, PALETTE, shorten
 from gel_lightning.training.metrics import CALIBRATION_BINS, positive_class
+
+STROKES = {TEST: "--", FOLDS: "-"}
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))  # of heads
 
 
 class Line(NamedTuple):
@@ -78,6 +79,7 @@ Lines = dict[str, list[Line | None]]  # for TEST and FOLDS: the curve of each mo
 
 
 def roc_plots(summary: Summary) -> Iterator[Plot]:
+    """ROC curves."""
     names = summary.comparison.class_names
     positive = positive_class(names)
     rest = "the other classes" if len(names) > 2 else shorten(names[1 - positive], 40)
@@ -97,6 +99,7 @@ def _roc_line(outcome: Outcome, positive: int) -> Line | None:
 
 
 def reliability_plots(summary: Summary) -> Iterator[Plot]:
+    """Reliability curves."""
     models = summary.models
     errors = {
         TEST: [model.test["calibration_error"] for model in models],

@@ -37,6 +37,7 @@ LEAST_SPAN = 5.0  # percentage points: the smallest scale of differences, so tha
 
 
 def factor_plots(summary: Summary) -> Iterator[Plot]:
+    """Accuracy of the models of each level of each factor."""
     if not summary.factors:
         return
     groups = {factor: _grouped(summary.models, factor) for factor in summary.factors}
@@ -69,6 +70,7 @@ def factor_plots(summary: Summary) -> Iterator[Plot]:
 
 
 def effect_plots(summary: Summary) -> Iterator[Plot]:
+    """The mean difference in accuracy between levels of each factor."""
     effects = summary.effects
     if not effects:
         return
@@ -93,6 +95,7 @@ def effect_plots(summary: Summary) -> Iterator[Plot]:
 
 
 def pair_plots(summary: Summary) -> Iterator[Plot]:
+    """A table of the differences in accuracy of all pairs of models."""
     if not summary.pairs:
         return
     places = {model.name: place for place, model in enumerate(summary.models)}

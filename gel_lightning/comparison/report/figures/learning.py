@@ -17,6 +17,7 @@ LEAST_LOSS = 1e-3  # the smallest loss shown: the scale is logarithmic, and trai
 
 
 def learning_curve_plots(summary: Summary) -> Iterator[Plot]:
+    """Loss and accuracy over the epochs."""
     stages = {"train": ("training", RIGHT, "-"), "val": ("validation", WRONG, "--")}
     names = [f"{stage}/{metric}" for stage in stages for metric in ("loss", "accuracy")]
     models = [model for model in summary.models if any(len(_points(model, name)[0]) for name in names)]

@@ -1,18 +1,14 @@
 """Colours, names and scales that several figures share."""
 
-from typing import Any
-
 import numpy as np
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
+from gel_lightning.comparison.summary import ModelSummary, Summary
 from gel_lightning.training.figures import RIGHT, WRONG, shorten
 
 TEST, FOLDS = "test pictures", "cross-validation"
-LOOKS, STROKES = {TEST: (WRONG, "D"), FOLDS: (RIGHT, "o")}, {TEST: "--", FOLDS: "-"}
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
-SHAPES = {"cpu": "o", "gpu": "s", "tpu": "^"}
+LOOKS = {TEST: (WRONG, "D"), FOLDS: (RIGHT, "o")}  # colour and marker
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
@@ -24,11 +20,6 @@ def accuracy_scale(summary: Summary) -> tuple[float, float]:
         for estimate in (m.test_accuracy, m.estimates["accuracy"])
     ]
     return min(100 * float(np.nanmin(ends)) - 1, 90), 101
-
-
-def metric_label(metric: Metric, most: int = 24) -> str:
-    """The name of a metric, with an arrow if less is better."""
-    return shorten(metric.label, most) + ("" if metric.more_is_better else " ↓")
 
 
 def model_title(model: ModelSummary) -> list[str]:

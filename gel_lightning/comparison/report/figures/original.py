@@ -4,14 +4,17 @@ from collections.abc import Iterator, Mapping
 
 from gel_lightning.comparison.original import Original, original_results
 from gel_lightning.comparison.report.figures.layout import draw_intervals, entry, legend, legend_rows, row_axes
-from gel_lightning.comparison.report.figures.looks import SHAPES, tested_on
+from gel_lightning.comparison.report.figures.looks import tested_on
 from gel_lightning.comparison.report.figures.svg import Plot
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import ModelSummary, Summary
 from gel_lightning.training.figures import RIGHT, SURFACE, WRONG
 
+SHAPES = {"cpu": "o", "gpu": "s", "tpu": "^"}
+
 
 def original_plots(summary: Summary) -> Iterator[Plot]:
+    """Accuracy of the original study's models, and of ours of the same kinds."""
     groups: dict[str, tuple[list[Original], list[ModelSummary]]] = {}
     for result in original_results().values():
         groups.setdefault(_model_key(result.levels), ([], []))[0].append(result)

@@ -21,18 +21,18 @@ from gel_lightning.comparison.report.figures.looks import (
     TEST,
     accuracy_scale,
     cross_validation,
-    metric_label,
     tested_on,
 )
 from gel_lightning.comparison.report.figures.svg import Plot
-from gel_lightning.comparison.summary import Summary
-from gel_lightning.training.figures import INK, RIGHT
+from gel_lightning.comparison.summary import Metric, Summary
+from gel_lightning.training.figures import INK, RIGHT, shorten
 
 AS_GOOD, WORSE = 0.1, 0.8  # positions on a colour scale from pale to dark
 FULL = 0.9  # bars that all reach this look the same
 
 
 def accuracy_plots(summary: Summary) -> Iterator[Plot]:
+    """Accuracy of each model, with intervals."""
     models, folded, places = summary.models, summary.folds > 0, np.arange(len(summary.models))
     figure, (axes,) = row_axes([model.name for model in models], 0.28, top=0.4)
     tested = [model.test_accuracy for model in models]
@@ -50,10 +50,11 @@ def accuracy_plots(summary: Summary) -> Iterator[Plot]:
 
 
 def heatmap_plots(summary: Summary) -> Iterator[Plot]:
+    """A table of all metrics of all models, coloured by what can be told apart."""
     models, metrics = summary.models, summary.metrics
     values = np.array([[model.estimates[metric.key].value for metric in metrics] for model in models])
     alike = np.array([summary.not_worse[metric.key] for metric in metrics], dtype=float).T
-    labels = [metric_label(metric) for metric in metrics]
+    labels = [_label(metric) for metric in metrics]
     top = 0.65 * text_width(labels, 8) + 0.2
     figure, (axes,) = row_axes([model.name for model in models], 0.26, top=top, bottom=0.35, right=0.75)
     shares = np.where(np.isfinite(values), np.where(alike > 0, AS_GOOD, WORSE), np.nan)
@@ -82,6 +83,7 @@ def heatmap_plots(summary: Summary) -> Iterator[Plot]:
 
 
 def bar_plots(summary: Summary) -> Iterator[Plot]:
+    """A bar chart of each metric, with intervals."""
     models, metrics = summary.models, summary.metrics
     figure, every = row_axes([model.name for model in models], 0.2, len(metrics), top=0.3, bottom=0.3, rise=0.5)
     for axes, metric in zip(every, metrics, strict=True):
@@ -89,7 +91,7 @@ def bar_plots(summary: Summary) -> Iterator[Plot]:
         places, some = np.arange(len(models)), np.isfinite(low)
         axes.barh(places, values, height=0.62, color=RIGHT)
         axes.hlines(places[some], low[some].clip(0), high[some], color=INK, linewidth=1.2)
-        axes.set_title(metric_label(metric, 21), loc="left", size=8)
+        axes.set_title(_label(metric, 21), loc="left", size=8)
         if metric.bounded and metric.more_is_better:
             axes.set(xlim=(0, 1), xticks=[0, 0.5, 1])
         else:
@@ -114,3 +116,8 @@ def bar_plots(summary: Summary) -> Iterator[Plot]:
 
 def _number(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _label(metric: Metric, most: int = 24) -> str:
+    """The name of a metric, with an arrow if less is better."""
+    return shorten(metric.label, most) + ("" if metric.more_is_better else " ↓")

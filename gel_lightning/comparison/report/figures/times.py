@@ -20,6 +20,7 @@ TICKS = {
 
 
 def time_plots(summary: Summary) -> Iterator[Plot]:
+    """Times of training and of predicting."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in summary.comparison.records:
         groups.setdefault((record.levels["backbone"], record.levels["hardware"]), []).append(record)
