@@ -102,7 +102,7 @@ def find_features(
         # All ranks agree here, and so none adds to what another one still looks through.
         if trainer.strategy.reduce_boolean_decision(not any(wanted(features))):
             break
-        trunk = network.trunk if network.trunk_is_loaded else network.load_trunk()
+        trunk = network.load_trunk()
         if trunk.fingerprint != network.fingerprint:
             raise GelError("the backbone's weights were changed meanwhile; run again")
         own = [items[rank::ranks] for items in wanted(features)]

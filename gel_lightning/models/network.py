@@ -104,6 +104,7 @@ class Network(nn.Module):
         self.tail = nn.Sequential()
         self._tail_is_trained = True
         self._fingerprint: str | None = None
+        self._loaded: list[Trunk] = []  # in a list it is no submodule
         if self.cut.trained:
             network, self._fingerprint = load_network(backbone, weights)
             layers = chain(backbone, network)[self.cut.place :]
@@ -120,9 +121,11 @@ class Network(nn.Module):
         return self.trunk
 
     def load_trunk(self) -> Trunk:
-        """Loads the trunk to the device and in the precision of the head, without making it a part of this network."""
-        with torch.inference_mode(False):
-            trunk = load_trunk(self.backbone, self.weights, self.cut.place)
+        """Loads the trunk once, on the device and in the precision of the head, and not yet as a part of this network."""
+        if not self._loaded:
+            with torch.inference_mode(False):
+                self._loaded.append(load_trunk(self.backbone, self.weights, self.cut.place))
+        (trunk,) = self._loaded
         for parameter in self.head.parameters():
             return trunk.to(parameter.device, parameter.dtype)
         return trunk

@@ -26,7 +26,7 @@ from gel_lightning.comparison.predictions import read_predictions
 from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.summary import Summary
 from gel_lightning.data.datasets import PictureDataset
-from gel_lightning.models import backbones
+from gel_lightning.models import weights
 from gel_lightning.models.heads import LinearHead
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -287,7 +287,7 @@ def test_a_picture_is_decoded_once_for_a_backbone_that_is_built_once(
     tmp_path: Path, pictures: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded, built = Counter[Path](), Counter[str]()
-    decode, build = PictureDataset.decode, backbones._built
+    decode, build = PictureDataset.decode, weights._loaded
 
     def counted_decode(self: PictureDataset, index: int) -> Any:
         decoded[self.paths[index]] += 1
@@ -298,7 +298,7 @@ def test_a_picture_is_decoded_once_for_a_backbone_that_is_built_once(
         return build(name, weights)
 
     monkeypatch.setattr(PictureDataset, "decode", counted_decode)
-    monkeypatch.setattr(backbones, "_built", counted_build)
+    monkeypatch.setattr(weights, "_loaded", counted_build)
     options = (*ALL, *pictures, "--heads", "single", "--trainer.max_epochs", "1")
     first = gel_fit("compare", *options, "--data.cache_dir", "cache", cwd=tmp_path)
     assert (first.status, first.err) == (0, ""), first.err

@@ -143,7 +143,7 @@ def test_projector_has_a_row_and_a_thumbnail_for_each_picture(run_dir: Path, tra
     model = GelClassifier.load_from_checkpoint(run_dir / "checkpoints/best.ckpt")
     for row, feature in zip(rows[:2] + rows[-2:], [*features[:2], *features[-2:]], strict=True):
         path = (test_dir if row["part"] == "test" else train_dir) / row["class"] / row["name"]
-        expected = model.backbone(picture(path)).squeeze(0).numpy()
+        expected = model.network.trunk(picture(path)).squeeze(0).numpy()
         np.testing.assert_allclose(feature, expected, rtol=1e-3, atol=1e-4)
 
     with Image.open(folder / "sprite.png") as sprite:
