@@ -121,7 +121,7 @@ class Network(nn.Module):
         return self.trunk
 
     def load_trunk(self) -> Trunk:
-        """Loads the trunk once, on the device and in the precision of the head, and not yet as a part of this network."""
+        """Loads the trunk once, on the device and in the precision of the head, but not as a part of this network."""
         if not self._loaded:
             with torch.inference_mode(False):
                 self._loaded.append(load_trunk(self.backbone, self.weights, self.cut.place))
