@@ -1,22 +1,16 @@
 """The process of the command `gel-fit`."""
 
-import atexit
 import gc
 import logging
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import NoReturn
 
 
 def run() -> NoReturn:
-    """Runs the command and ends the process.
-
-    Python would take more than a second to free, object by object, what the system takes back at once. What is
-    registered to run at the end does run. Help is printed without importing PyTorch.
-    """
+    """Runs the command and ends the process. Help is printed without importing PyTorch."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed; else the first file that is opened would take its place
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
@@ -59,13 +53,8 @@ def run() -> NoReturn:
     except BaseException:
         sys.excepthook(*sys.exc_info())  # a bug, with its traceback
         status = 1
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        gc.unfreeze()
-        sys.exit(status)
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    gc.unfreeze()  # else some libraries take what is left for a leak, and say so
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from filelock import FileLock
 from PIL import Image
 
 if TYPE_CHECKING:
-    from gel_lightning.cli.main import Parser
+    from gel_lightning.cli.parser import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -205,7 +205,7 @@ def parsers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, "Parser"]:
     """The parser of each command, by the command."""
     from gel_lightning.cli import find
     from gel_lightning.cli.help import COMMANDS
-    from gel_lightning.cli.main import Parser
+    from gel_lightning.cli.parser import Parser
 
     made: list[Parser] = []
     build = Parser.__init__

@@ -12,7 +12,7 @@ import pytest
 from conftest import FIT, TINY, Ran, gel_fit, made_once, read_rows, refused, save_class, start_gel_fit
 from test_cli import curves, wait_for
 
-from gel_lightning.comparison.cli import compare_command
+from gel_lightning.cli.compare import compare_command
 from gel_lightning.core.store import list_stores
 from gel_lightning.training.results import VAL_METRICS
 

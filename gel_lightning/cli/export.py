@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gel_lightning.cli.main import Parser
+from gel_lightning.cli.parser import Parser
 from gel_lightning.cli.terminal import print_line
 from gel_lightning.comparison.predictions import pooled, read_predictions
 from gel_lightning.core.errors import GelError

@@ -1,13 +1,17 @@
 """Settings of the trainer with which a command could not do what it is for, each refused in one line."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pkgutil import resolve_name
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gel_lightning.core.distributed import check_launcher
-from gel_lightning.core.errors import GelError
+from gel_lightning.core.errors import GelError, one_line
+from gel_lightning.core.xla import tpu_accelerator
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.training.compatibility import check_callbacks
 
@@ -69,6 +73,33 @@ def check_numbers(settings: Any) -> None:
             value = settings.get(name)
             if isinstance(value, int | float) and not value >= least:
                 raise GelError(f"--trainer.{name} is {value}; give a number {range_}")
+
+
+@contextmanager
+def accelerator_found(settings: Any, option: str) -> Iterator[None]:
+    """Takes what there is for ``tpu`` while a trainer is made, and turns what Lightning raises into one line.
+
+    Args:
+        settings: of the trainer; the accelerator in them may be replaced.
+        option: of the command line that chooses accelerators.
+
+    Raises:
+        GelError: the accelerator, or as many devices of it, are not here.
+    """
+    accelerator = settings.accelerator
+    if accelerator == "tpu":
+        settings.accelerator = tpu_accelerator(option)
+    try:
+        yield
+    except (MisconfigurationException, ModuleNotFoundError, RuntimeError, TypeError, ValueError) as error:
+        if accelerator in ("auto", "cpu"):
+            if isinstance(error, TypeError):  # of a number of devices
+                raise GelError(f"{one_line(error).rstrip('.')}; give --trainer.devices 1") from error
+            raise
+        raise GelError(
+            f"accelerator {accelerator!r} cannot be used here ({one_line(error)}); "
+            f"change that, or run on the processor with {option} cpu"
+        ) from error
 
 
 class IntervalCheck(Callback):

@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
-from gel_lightning.cli.main import listed, training_callbacks
 from gel_lightning.comparison.predictions import Outcome
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.folders import LabelledPictures
@@ -20,6 +19,7 @@ from gel_lightning.data.named_sets import MAIN
 from gel_lightning.training.callbacks import derived_seed
 from gel_lightning.training.checkpoint_files import with_checkpoint_files
 from gel_lightning.training.classifier import GelClassifier
+from gel_lightning.training.runs import listed, training_callbacks
 
 LOSSES = {"train/loss", "val/loss"}
 
@@ -52,12 +52,12 @@ class BestHead(Checkpoint):
         value = trainer.callback_metrics.get(self.monitor or "")
         if value is not None and self._sign * value.item() < self._least:
             self._least = self._sign * value.item()
-            self._state = deepcopy(_head(pl_module).state_dict())
+            self._state = deepcopy(_network(pl_module).state_dict())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the best head back."""
         if self._state:
-            _head(pl_module).load_state_dict(self._state)
+            _network(pl_module).load_state_dict(self._state)
 
 
 def fit_fold(
@@ -117,6 +117,6 @@ def _of_training(monitor: str | None) -> bool:
     return (monitor or "").startswith("train/")
 
 
-def _head(module: LightningModule) -> torch.nn.Module:
+def _network(module: LightningModule) -> torch.nn.Module:
     assert isinstance(module, GelClassifier)
     return module.network

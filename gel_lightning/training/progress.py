@@ -24,6 +24,7 @@ class GridProgress(ProgressBar):
 
     def __init__(self, models: int, fits: int = 1, shown: bool = True) -> None:
         super().__init__()
+        self.shown = shown
         self.bar = progress_bar(TextColumn(f"{{task.fields[done]}}/{models} models"), shown=shown)
         self._task = self.bar.add_task("", total=models, done=0)
         self._done, self._fits, self._fitted = 0, fits, 0

@@ -12,7 +12,7 @@ from conftest import gel_fit
 
 from gel_lightning import __version__
 from gel_lightning.cli.help import COMMANDS, PAGES, help_page
-from gel_lightning.cli.main import Parser
+from gel_lightning.cli.parser import Parser
 from gel_lightning.core.store import default_cache_dir
 from gel_lightning.detector import identity
 from gel_lightning.training.results import class_name

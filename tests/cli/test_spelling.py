@@ -8,7 +8,7 @@ from conftest import gel_fit
 from test_cli import assert_error
 
 from gel_lightning.cli.help import COMMANDS
-from gel_lightning.cli.main import Parser
+from gel_lightning.cli.parser import Parser
 from gel_lightning.cli.spelling import (
     ALIASES,
     COMMAND_ALIASES,

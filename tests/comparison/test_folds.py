@@ -13,11 +13,11 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor, optim
 
 from gel_lightning import GelClassifier, GelDataModule, LinearHead, MultiLayerHead
-from gel_lightning.cli.main import training_callbacks
 from gel_lightning.comparison import folds
 from gel_lightning.comparison.folds import BestHead, fit_fold, outcome
 from gel_lightning.comparison.predictions import Outcome
 from gel_lightning.data.folders import LabelledPictures
+from gel_lightning.training.runs import training_callbacks
 
 torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
 pytestmark = [

@@ -1,0 +1,53 @@
+"""`gel-fit data`: check, draw and cache."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gel_lightning.cli.console import print_stores
+from gel_lightning.cli.help import PAGES
+from gel_lightning.cli.parser import Parser, check_seed
+from gel_lightning.cli.terminal import print_line
+from gel_lightning.core.store import clear_stores, default_cache_dir, list_stores
+from gel_lightning.data.datamodule import DATA_ROOT
+
+
+def data_command(args: Sequence[str]) -> int:
+    """Runs `gel-fit data check`, `gel-fit data draw` or `gel-fit data cache`.
+
+    Args:
+        args: the command line after `data`.
+
+    Returns:
+        The exit status: 1 if a picture cannot be read.
+    """
+    # Imported here because they take time that the other commands need not spend.
+    from gel_lightning.data.check import check
+    from gel_lightning.data.drawn.dataset import draw_data_set
+
+    checks = Parser(description=PAGES["data check"].summary)
+    checks.add_argument("--data.train_dir", type=Path, default=DATA_ROOT / "dataset", help="Training pictures.")
+    checks.add_argument("--data.test_dir", type=Path | None, help="Test pictures.")
+    draws = Parser(description=PAGES["data draw"].summary)
+    draws.add_argument("--to", type=Path, required=True, help="Folder for dataset and test_images.")
+    draws.add_argument("--seed", type=int, default=42, help="The same seed draws the same pictures.")
+    caches = Parser(description=PAGES["data cache"].summary)
+    caches.add_argument("--data.cache_dir", type=Path, default=default_cache_dir(), help="Folder where it is kept.")
+    caches.add_argument("--clear", action="store_true", help="Removes all of it.")
+    parser = Parser(prog="gel-fit data", description="Commands about folders of pictures.")
+    commands = parser.add_subcommands()
+    commands.add_subcommand("check", checks, help="Looks at the pictures.")
+    commands.add_subcommand("draw", draws, help="Draws pictures for use with no network.")
+    commands.add_subcommand("cache", caches, help="Lists the feature vectors that are kept, or removes them.")
+    config = parser.parse_args(list(args))
+    if config.subcommand == "check":
+        return check(config.check.data.train_dir, config.check.data.test_dir)
+    if config.subcommand == "cache":
+        root = config.cache.data.cache_dir.expanduser()
+        if config.cache.clear:
+            print_line(f"{clear_stores(root) / 1e6:.1f} MB removed from {root}")
+        else:
+            print_stores(root, list_stores(root))
+        return 0
+    check_seed(config.draw.seed, "--seed")
+    print_line(f"drawn pictures: {draw_data_set(config.draw.to, config.draw.seed)}")
+    return 0
