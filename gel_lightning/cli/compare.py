@@ -116,8 +116,6 @@ class CompareCLI(LightningCLI):
             raise GelError("leaving each group out is the same every time; leave --repeats out")
         accelerators = config.accelerators or (present_accelerators() if asked == "auto" else [asked])
         self.models = grid(config.backbones, config.heads, config.optimizers, accelerators)
-        for model in self.models:  # a class that there is not ends it here, before anything has run
-            self._settings(model)
 
     def instantiate_classes(self) -> None:
         """Makes the data module alone: the classes of each model are made when it is its turn."""

@@ -19,7 +19,7 @@ from test_cli import NO_GPU, assert_error, same_weights, temporary_files, versio
 from torchvision.models import get_model
 
 from gel_lightning import GelClassifier
-from gel_lightning.comparison import cli
+from gel_lightning.cli import compare
 from gel_lightning.comparison.folder import locked
 from gel_lightning.comparison.grid import Model, grid
 from gel_lightning.comparison.predictions import read_predictions
@@ -81,7 +81,7 @@ def ranking(out: str) -> list[tuple[str, ...]]:
 
 
 def test_the_default_grid_is_that_of_the_original_study() -> None:
-    models = grid(cli.BACKBONES, list(cli.HEADS.values()), cli.OPTIMIZERS, ["cpu", "gpu"])
+    models = grid(compare.BACKBONES, list(compare.HEADS.values()), compare.OPTIMIZERS, ["cpu", "gpu"])
     wanted = product(("cpu", "gpu"), ("resnet18", "vgg16", "mobilenet_v3_large"), ("single", "multi"), ("adam", "sgd"))
     assert [model.kind for model in models] == list(wanted)  # in the order of their numbers
     assert len({model.name for model in models}) == 24
@@ -358,7 +358,8 @@ class LastlyFails(LinearHead):
     ],
 )
 def test_only_the_very_class_of_the_settings_takes_its_settings(named: str, is_same: bool) -> None:
-    assert cli._same({"class_path": "gel_lightning.MultiLayerHead", "init_args": {"hidden": [16]}}, named) == is_same
+    settings = {"class_path": "gel_lightning.MultiLayerHead", "init_args": {"hidden": [16]}}
+    assert compare._same(settings, named) == is_same
 
 
 def test_without_a_logger_the_working_folder_is_left_alone(tmp_path: Path, pictures: Options) -> None:
