@@ -109,5 +109,5 @@ def test_lists_that_repeat_each_other_end(tmp_path: Path) -> None:
         "a0: &a0 [x, x, x, x, x, x, x, x, x]",
         *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)),
     ]
-    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    (tmp_path / "config.yaml").write_text("\n".join([*lines, ""]))
     assert "too many settings" in refused(lambda: read_settings(tmp_path / "config.yaml", []))
