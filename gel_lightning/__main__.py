@@ -8,9 +8,26 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+CLOSED = 128 + 13
+"""Exit status where nobody reads the output any more, as of a process that SIGPIPE has ended."""
+
 
 def run() -> NoReturn:
-    """Runs the command and ends the process. Help is printed without importing PyTorch."""
+    """Runs the command and ends the process."""
+    try:
+        try:
+            status = _status()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still to be written when the process ends would fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = CLOSED
+    sys.exit(status)
+
+
+def _status() -> int:
+    """Runs the command and returns its exit status. Help is printed without importing PyTorch."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed; else the first file that is opened would take its place
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
@@ -20,11 +37,11 @@ def run() -> NoReturn:
         Path.cwd()
     except FileNotFoundError:  # on which the imports would fail
         print("gel-fit: error: the working folder was removed; change to one that exists", file=sys.stderr)
-        sys.exit(1)
+        return 1
     from gel_lightning.cli.help import answer
 
     if (status := answer(sys.argv[1:])) is not None:
-        sys.exit(status)
+        return status
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C within the seconds of the import would be a traceback
@@ -39,22 +56,15 @@ def run() -> NoReturn:
             raise
         text = f"{error.name} is not installed, which gel-fit find alone can do without"
         print(f"gel-fit: error: {text}; run pip install gel-lightning", file=sys.stderr)
-        sys.exit(1)
+        return 1
 
     gc.freeze()
     gc.enable()
     signal.signal(signal.SIGINT, handler)
     try:
-        status = main()
-    except SystemExit as stop:  # the help, and wrong arguments
-        if isinstance(stop.code, str):
-            raise
-        status = int(stop.code or 0)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())  # a bug, with its traceback
-        status = 1
-    gc.unfreeze()  # else some libraries take what is left for a leak, and say so
-    sys.exit(status)
+        return main()
+    finally:
+        gc.unfreeze()  # else some libraries take what is left for a leak, and say so
 
 
 if __name__ == "__main__":

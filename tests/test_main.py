@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import gel_fit, save_data_set
+from conftest import ROOT, gel_fit, save_data_set
 from test_cli import wait_for
 
 import gel_lightning
+from gel_lightning.__main__ import CLOSED
 
 # The process of the command with a main of the test's own, and so without a second of imports.
 PROCESS = """
@@ -171,3 +172,14 @@ def test_importing_the_package_takes_no_time_but_its_names_do(fresh_process: dic
     assert names["GelClassifier"].__module__ == "gel_lightning.training.classifier"
     with pytest.raises(AttributeError, match="nothing"):
         _ = gel_lightning.nothing
+
+
+@pytest.mark.parametrize("args", [["--help"], ["fit", "--help_all"]])
+def test_output_that_nobody_reads_is_no_error(args: list[str]) -> None:
+    command = [sys.executable, "-m", "gel_lightning", *args]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert (process.stderr.read(), process.wait(timeout=60)) == (b"", CLOSED)
+    process.stderr.close()

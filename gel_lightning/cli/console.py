@@ -35,6 +35,13 @@ class Announcement(Callback):
             f"{model['backbone']} (weights: {model['weights']}) + {model['head']} + {model['optimizer']} "
             f"on {model['hardware']}{f' ({device})' if device != 'cpu' else ''}, {trainer.max_epochs} epochs"
         )
+        cut = pl_module.network.cut
+        if cut.trained:
+            start = f" from epoch {pl_module.unfreeze_at_epoch} on" if pl_module.unfreeze_at_epoch else ""
+            print_line(
+                f"Trained with the head{start}: the last {cut.trained} of the backbone's {cut.layers} layers, "
+                f"beginning with {cut.name}"
+            )
         if device == "XLA:CPU":
             print_line("The processor runs here what XLA compiles for a TPU: the times are not those of one.")
         print_data(data, model["weights"])
@@ -44,8 +51,9 @@ class Announcement(Callback):
         data = getattr(trainer, "datamodule", None)
         cache = data.cache if isinstance(data, GelDataModule) else None
         if trainer.is_global_zero and cache is not None and cache.computed:
+            what = "maps" if isinstance(pl_module, GelClassifier) and pl_module.network.cut.trained else "vectors"
             print_line(
-                f"{cache.computed} feature vectors computed in {cache.seconds:.1f} seconds "
+                f"{cache.computed} feature {what} computed in {cache.seconds:.1f} seconds "
                 f"({cache.computed / cache.seconds:.0f} a second) and kept in {cache.root}"
             )
 

@@ -27,8 +27,8 @@ from gel_lightning.inference.rows import CSV_OPTIONS, LEVELS, UNSURE, Row, Summa
 if TYPE_CHECKING:
     from gel_lightning.inference.sort import Sorter
 
-UNREADABLE, FOUND, CLOSED, INTERRUPTED = 1, 3, 141, 130
-"""Exit statuses: a picture could not be read; --fail_if; nobody reads what is printed; Ctrl-C."""
+UNREADABLE, FOUND, INTERRUPTED = 1, 3, 130
+"""Exit statuses: a picture could not be read; --fail_if; Ctrl-C."""
 
 THUMBNAIL = 320
 """The most pixels a side of the pictures that go to the page."""
@@ -94,16 +94,17 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 1 for a picture that could not be read or an error that the user can mend, 2 for wrong
-        arguments, 3 if a picture is of the class of --fail_if, 130 for Ctrl-C, 141 if nobody reads the output.
+        arguments, 3 if a picture is of the class of --fail_if, 130 for Ctrl-C.
+
+    Raises:
+        BrokenPipeError: nobody reads the output.
     """
     try:
         return _find(Parser(), sys.argv[2:] if args is None else args)
     except GelError as error:
         _complain(str(error))
     except BrokenPipeError:
-        # What is still to be written when the process ends would fail once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED
+        raise
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:

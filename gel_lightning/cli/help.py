@@ -85,8 +85,8 @@ PAGES = {
     ),
     "fit": Page(
         "train a model, and validate and test it",
-        "Trains a small head on the features of a frozen network, then validates and tests the best epoch. Leaves a "
-        "checkpoint and TensorBoard curves in lightning_logs, and a row in lightning_logs/results.csv.",
+        "Trains a small head on the features of a pretrained network, then validates and tests the best epoch. "
+        "Leaves a checkpoint and TensorBoard curves in lightning_logs, and a row in lightning_logs/results.csv.",
         (
             TRAIN_DIR,
             TEST_DIR,
@@ -97,7 +97,13 @@ PAGES = {
                 "resnet18",
             ),
             WEIGHTS,
-            Option("--model.head", "NAME", "MultiLayerHead, LinearHead or NormalizedLinearHead", "MultiLayerHead"),
+            Option("--model.head", "NAME", "such as LinearHead", "MultiLayerHead"),
+            Option(
+                "--model.unfreeze",
+                "SHARE",
+                "backbone layers to train, 0 to 1",
+                "0.0",
+            ),
             RATE,
             EPOCHS,
             DEVICE,

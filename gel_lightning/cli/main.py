@@ -67,6 +67,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except (GelError, MisconfigurationException) as error:
         complain(one_line(error))
         return 1
+    except BrokenPipeError:
+        raise
     except Exception as error:
         text = explained(error) or refusal(error)
         if text is None:

@@ -29,6 +29,7 @@ ALIASES = {
     **dict.fromkeys(("backbone", "backbones", "model", "network", "net", "arch", "architecture"), "model.backbone"),
     **dict.fromkeys(("weights", "pretrained"), "model.weights"),
     **dict.fromkeys(("head", "heads", "classifier"), "model.head"),
+    **dict.fromkeys(("unfreeze", "freeze", "finetune", "fine_tune", "finetuning", "trainable"), "model.unfreeze"),
     **dict.fromkeys(("optimizer", "optimizers", "optim", "opt"), "model.optimizer"),
     **dict.fromkeys(("scheduler", "lr_scheduler"), "model.lr_scheduler"),
     **dict.fromkeys(("batch_size", "batchsize", "batch", "bs", "b"), "data.batch_size"),

@@ -17,6 +17,7 @@ from PIL import Image
 from test_cli import assert_error, wait_for
 from test_exported import tiny
 
+from gel_lightning.__main__ import CLOSED
 from gel_lightning.cli import find
 
 FEW = {"black.png": 0, "deep/middle.png": 127, "white.png": 255, "white_2.png": 254}
@@ -189,7 +190,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(folder: Path, slow: list[str])
         assert json.loads(process.stdout.readline())["path"] == "many/!.png"
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == find.CLOSED
+    assert process.returncode == CLOSED
     assert {path.name for path in folder.iterdir()} == {"m.onnx", "in", "one.png", "many"}
 
 
