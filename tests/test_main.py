@@ -181,5 +181,6 @@ def test_output_that_nobody_reads_is_no_error(args: list[str]) -> None:
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None
-    assert (process.stderr.read(), process.wait(timeout=60)) == (b"", CLOSED)
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) in (0, CLOSED)  # argparse does not say that its help was not read
     process.stderr.close()

@@ -38,8 +38,7 @@ def read_settings(path: Path, given: Sequence[str], needed: Set[str] = frozenset
     settings = _yaml(path)
     if not isinstance(settings, dict):
         raise GelError(f"{path}: no settings of a comparison; begin a new comparison")
-    if not needed <= settings.keys() or not path.read_text(encoding="utf-8").endswith("\n"):
-        raise GelError(f"{path}: not all settings of a comparison; begin a new comparison")
+    cut = not needed <= settings.keys() or not path.read_text(encoding="utf-8").endswith("\n")
     named = set(_named(given))
     options = {argument.partition("=")[0] for argument in given}
     model = settings.get("model")
@@ -68,6 +67,8 @@ def read_settings(path: Path, given: Sequence[str], needed: Set[str] = frozenset
                 "if that is yours, name it on the command line, too, or in a file named with --config"
             )
         _remove(settings, steps[0])  # the command line has another one
+    if cut:
+        raise GelError(f"{path}: not all settings of a comparison; begin a new comparison")
     return yaml.safe_dump(settings, sort_keys=False, width=2**20)
 
 

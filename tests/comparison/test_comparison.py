@@ -562,7 +562,7 @@ def test_a_model_that_fails_is_a_row_and_is_run_again(tmp_path: Path, pictures: 
     with locked(folder):
         assert_error(gel_fit("compare", "--resume", folder, cwd=tmp_path), "another gel-fit compare is running there")
     settings = (folder / "config.yaml").read_text()
-    for cut in (settings[:-1], settings[: len(settings) // 2], "[", "backbones: [resnet18]\n", "\0"):
+    for cut in (settings[:-1], settings[: settings.index("\n", len(settings) // 2)], "[", "backbones: [resnet18]\n", "\0"):
         (folder / "config.yaml").write_text(cut)
         assert_error(gel_fit("compare", "--resume", folder, cwd=tmp_path), "config.yaml", "begin a new comparison")
     assert by_name(folder).keys() == rows.keys()
