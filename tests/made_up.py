@@ -12,10 +12,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from gel_lightning.comparison.about import write_about
-from gel_lightning.comparison.folder import CURVES, PREDICTIONS, model_folder
+from gel_lightning.comparison.folder import CURVES, PREDICTIONS
 from gel_lightning.comparison.predictions import Outcome, write_predictions
 from gel_lightning.core.files import replacing
-from gel_lightning.training.results import model_columns, rewrite_results
+from gel_lightning.models.spec import ModelSpec
+from gel_lightning.training.results import rewrite_results
 
 BACKBONES, HEADS, OPTIMIZERS = ("resnet18", "mobilenet_v2"), ("single", "multi"), ("adam", "sgd")
 CLASSES = ("gel", "not_gel")
@@ -94,9 +95,10 @@ def make_comparison(
         ]
     rows = []
     for machine, backbone, head, optimizer in product(hardware, backbones, heads, optimizers):
-        row: dict[str, Any] = model_columns(machine, backbone, head, optimizer)
+        model = ModelSpec(backbone, head, optimizer, machine)
+        row: dict[str, Any] = model.columns
         rows.append(row)
-        name = model_folder(row)
+        name = model.name
         if name in failed:
             row["error"] = "RuntimeError: it did not work"
             continue

@@ -20,14 +20,9 @@ from gel_lightning.cli.parser import CLI_OPTIONS, Parser, add_run_arguments, che
 from gel_lightning.cli.terminal import print_line
 from gel_lightning.cli.trainer_settings import accelerator_found, check_trainer_settings
 from gel_lightning.comparison.about import read_about, this_machine
-from gel_lightning.comparison.folder import REPORT, RESULTS, check_places, locked, model_folder
+from gel_lightning.comparison.folder import REPORT, RESULTS, check_places, locked
 from gel_lightning.comparison.grid import (
-    BACKBONES,
-    OPTIMIZERS,
-    Model,
-    display_names,
     grid,
-    kind,
     present_accelerators,
     read_rows,
 )
@@ -41,11 +36,11 @@ from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import replacing
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.named_sets import MAIN, name_of
+from gel_lightning.models.spec import HEADS, STUDY_BACKBONES, STUDY_OPTIMIZERS, ModelSpec, class_name, titles
 from gel_lightning.training.callbacks import LastCheckpoint
 from gel_lightning.training.checkpoint_files import with_checkpoint_files
 from gel_lightning.training.descriptions import DEFAULT_OPTIMIZER
 from gel_lightning.training.progress import GridProgress
-from gel_lightning.training.results import HEADS, class_name
 from gel_lightning.training.runs import add_callbacks, claim_folder, keep_run, listed
 
 # What a run of `gel-fit fit` does not take.
@@ -63,7 +58,7 @@ class CompareCLI(LightningCLI):
             "--backbones",
             type=str,
             nargs="+",
-            default=list(BACKBONES),
+            default=list(STUDY_BACKBONES),
             help="Backbones, NAME or NAME=WEIGHTS each; without WEIGHTS those of --model.weights.",
         )
         parser.add_argument(
@@ -73,7 +68,7 @@ class CompareCLI(LightningCLI):
             "--optimizers",
             type=str,
             nargs="+",
-            default=list(OPTIMIZERS),
+            default=list(STUDY_OPTIMIZERS),
             help="Optimizers of torch.optim. The learning rate of --model.optimizer is that of them all.",
         )
         parser.add_argument(
@@ -115,7 +110,7 @@ class CompareCLI(LightningCLI):
         if config.folds == "groups" and config.repeats != 1:
             raise GelError("leaving each group out is the same every time; leave --repeats out")
         accelerators = config.accelerators or (present_accelerators() if asked == "auto" else [asked])
-        self.models = grid(config.backbones, config.heads, config.optimizers, accelerators)
+        self.models = grid(config.backbones, config.heads, config.optimizers, accelerators, config.model.unfreeze)
 
     def instantiate_classes(self) -> None:
         """Makes the data module alone: the classes of each model are made when it is its turn."""
@@ -124,7 +119,7 @@ class CompareCLI(LightningCLI):
             self._settings(model)
         self.datamodule = self.parser.instantiate_classes(self.config).data
 
-    def make(self, folder: Path, model: Model, callbacks: list[Callback]) -> Made:
+    def make(self, folder: Path, model: ModelSpec, callbacks: list[Callback]) -> Made:
         """Makes what a model is fitted with; its run is kept in a folder."""
         # The second is what LightningCLI gives save_hyperparameters; it has read it once, before the first model.
         settings, self.config_dump = self._settings(model)
@@ -151,7 +146,7 @@ class CompareCLI(LightningCLI):
         _save(self.config_dump, folder / CONFIG, without=OWN)
         return Made(made.model, trainer, made.trainer.as_dict())
 
-    def _settings(self, model: Model) -> tuple[Any, dict[str, Any]]:
+    def _settings(self, model: ModelSpec) -> tuple[Any, dict[str, Any]]:
         """The settings of a model, as the parser has them and as plain data."""
         base = self.config
         pair = (model.head, model.optimizer)
@@ -218,9 +213,12 @@ def _compare(cli: CompareCLI, runner: Runner) -> None:
     """Fits the models that are not done yet, makes the report, and prints both."""
     config, folder = cli.config, runner.folder
     limit = config.trainer.limit_test_batches  # 1 is one batch, 1.0 all of them
-    done = {kind(row) for row in runner.keep_finished(limit is None or (isinstance(limit, float) and limit == 1))}
+    done = {
+        ModelSpec.of_row(row).name
+        for row in runner.keep_finished(limit is None or (isinstance(limit, float) and limit == 1))
+    }
     _save(yaml.safe_load(cli.parser.dump(config, skip_none=False)), folder / CONFIG, without=("resume",))
-    models = [model for model in cli.models if model.kind not in done]
+    models = [model for model in cli.models if model.name not in done]
     print_line(f"{len(models)} of {len(cli.models)} models, in {from_here(folder)}")
     print_data(runner.data, config.model.weights)
     progress = GridProgress(len(models), len(runner.folds) + 1, config.trainer.enable_progress_bar is not False)
@@ -234,7 +232,7 @@ def _compare(cli: CompareCLI, runner: Runner) -> None:
         unfinished = len(rows) < len(cli.models)
         if unfinished or all(row["error"] for row in rows):
             rows.sort(key=lambda row: rank(float(row["val_accuracy"] or 0), float(row["val_loss"] or "inf")))
-            print_comparison(rows, display_names(rows), chosen=False)
+            print_comparison(rows, titles([*map(ModelSpec.of_row, rows)]), chosen=False)
         else:
             _report(folder, {str(path) for pictures in runner.parts.values() for path in pictures.paths})
         if config.trainer.logger is not False:
@@ -293,7 +291,7 @@ def _report(folder: Path, pictures: Container[str] = frozenset()) -> None:
         summary = make_report(folder, pictures)
     comparison = summary.comparison
     rows = [model.record.row for model in summary.models] + comparison.failed
-    names = [comparison.names[model_folder(row)] for row in rows]
+    names = [comparison.names[ModelSpec.of_row(row).name] for row in rows]
     print_comparison(rows, names, [model.estimates["accuracy"] for model in summary.models] if summary.folds else None)
     for paragraph in answer(summary):
         print_line(paragraph)
@@ -330,7 +328,7 @@ def _is_one(devices: Any) -> bool:
     return len(devices) == 1 if isinstance(devices, list) else str(devices) == "1"
 
 
-def _classes(base: Any, model: Model) -> dict[str, Any]:
+def _classes(base: Any, model: ModelSpec) -> dict[str, Any]:
     """The head and the optimizer of a model, where they are not those of the settings already."""
     classes: dict[str, Any] = {}
     if not _same(base.model.head, model.head):

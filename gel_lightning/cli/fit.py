@@ -28,12 +28,13 @@ from gel_lightning.cli.trainer_settings import IntervalCheck, accelerator_found,
 from gel_lightning.core.distributed import LostProcesses, check_devices
 from gel_lightning.core.errors import GelError
 from gel_lightning.inference.predict import PredictionsFile
+from gel_lightning.models.spec import HARDWARE, ModelSpec
 from gel_lightning.training.callbacks import LastCheckpoint
 from gel_lightning.training.checkpoint_files import best_model_path, with_checkpoint_files
 from gel_lightning.training.checkpoints import read_checkpoint
 from gel_lightning.training.classes import DESCRIBED, name_import_path
 from gel_lightning.training.progress import RunProgress
-from gel_lightning.training.results import HARDWARE, ResultsFile, short_names
+from gel_lightning.training.results import ResultsFile
 from gel_lightning.training.resuming import check_resumable
 from gel_lightning.training.runs import (
     add_callbacks,
@@ -240,7 +241,5 @@ def _run_name(config: Any) -> str:
     """The name of the first config file, else of the model."""
     if config.config:
         return Path(str(config.config[0])).stem
-    parts = [*short_names(config.model)]
-    if config.trainer.accelerator in HARDWARE:
-        parts.append(config.trainer.accelerator)
-    return "_".join(parts)
+    accelerator = config.trainer.accelerator
+    return ModelSpec.of_settings(config.model, accelerator if accelerator in HARDWARE else "").name

@@ -12,18 +12,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gel_lightning.comparison.grid import kind, run_name
 from gel_lightning.core.errors import GelError
 
 RESULTS, ABOUT, PREDICTIONS, CURVES = "results.csv", "about.json", "predictions.csv", "curves.csv"
 REPORT, FIGURES, THUMBNAILS, LOCK = "report.html", "figures", "thumbnails", ".compare.lock"
 RERUN = "run its model again with gel-fit compare --resume"
 TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # keeps file names that are not UTF-8
-
-
-def model_folder(row: dict[str, str]) -> str:
-    """The name of the folder of the model in a row of the results file."""
-    return run_name(kind(row))
 
 
 @contextmanager

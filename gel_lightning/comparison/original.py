@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from gel_lightning.comparison.statistics import Estimate, exact_interval
-from gel_lightning.training.results import MODEL_IDS
+from gel_lightning.models.spec import study_model
 
 SOURCE = "https://github.com/kalthommusa/Gel-Electrophoresis-Image-Classification"
 
@@ -45,11 +45,10 @@ def original_results() -> dict[int, Original]:
 
 def _result(row: Mapping[str, str]) -> Original:
     number = int(row["model_id"])
-    hardware, backbone, head, optimizer = next(model for model, own in MODEL_IDS.items() if own == number)
     matrix = json.loads(row["conf_mat"])
     return Original(
         number,
-        {"backbone": backbone, "head": head, "optimizer": optimizer, "hardware": hardware},
+        study_model(number).levels,
         float(row["training_time_mins"]) * 60,
         float(row["inference_time_secs"]),
         sum(line[i] for i, line in enumerate(matrix)),

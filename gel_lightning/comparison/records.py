@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from gel_lightning.comparison.about import matches, read_about
 from gel_lightning.comparison.curves import read_curves
-from gel_lightning.comparison.folder import ABOUT, CURVES, PREDICTIONS, RERUN, RESULTS, model_folder, why_unreadable
-from gel_lightning.comparison.grid import display_names, kind, read_rows
+from gel_lightning.comparison.folder import ABOUT, CURVES, PREDICTIONS, RERUN, RESULTS, why_unreadable
+from gel_lightning.comparison.grid import read_rows
 from gel_lightning.comparison.predictions import Outcome, confusion_counts, predictions_file, read_predictions
 from gel_lightning.core.errors import GelError
+from gel_lightning.models.spec import ModelSpec, titles
 
 FACTORS = ("backbone", "head", "optimizer", "hardware")
 TIMES = ("training_time_mins", "inference_time_secs")
@@ -40,15 +41,19 @@ class Record(NamedTuple):
     named: dict[str, Outcome]
 
     @property
+    def model(self) -> ModelSpec:
+        """The model."""
+        return ModelSpec.of_row(self.row)
+
+    @property
     def levels(self) -> dict[str, str]:
         """Its level of each factor."""
-        hardware, *others = kind(self.row)
-        return dict(zip(FACTORS, [*others, hardware], strict=True))
+        return self.model.levels
 
     @property
     def name(self) -> str:
-        """Its levels in one line, such as ``resnet18 multi sgd cpu``."""
-        return " ".join(self.levels.values())
+        """Its name in one line, such as ``resnet18 multi sgd cpu``."""
+        return f"{self.model.title} {self.model.accelerator}"
 
     @property
     def validation(self) -> tuple[float, float]:
@@ -114,10 +119,11 @@ def read_comparison(folder: Path) -> Comparison:
     for record in records[1:]:
         if _pictures(record) != _pictures(records[0]):
             raise GelError(
-                f"{folder / model_folder(record.row) / PREDICTIONS}: {record.name} was tested on other pictures than "
+                f"{folder / record.model.name / PREDICTIONS}: {record.name} was tested on other pictures than "
                 f"{records[0].name}, and cannot be compared with it; {RERUN}"
             )
-    names = dict(zip(map(model_folder, rows), display_names(rows), strict=True))
+    models = [ModelSpec.of_row(row) for row in rows]
+    names = dict(zip([model.name for model in models], titles(models), strict=True))
     return Comparison(folder, about, about["class_names"], records, failed, names)
 
 
@@ -134,7 +140,7 @@ def read_record(folder: Path, row: dict[str, str], about: dict[str, Any]) -> Rec
     """
     if reason := _fault(row):
         raise GelError(f"{folder / RESULTS}: {reason}; {RERUN}")
-    home = folder / model_folder(row)
+    home = folder / ModelSpec.of_row(row).name
     places = product(range(1, about["repeats"] + 1), range(1, (about["folds"] or 0) + 1))
     fixed, *folds = _outcomes(home / PREDICTIONS, about, [(0, 0), *places])
     named = {name: _outcomes(home / predictions_file(name), about, [(0, 0)])[0] for name in about["test_sets"]}
@@ -183,10 +189,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
         rows = read_rows(path)
     except (OSError, csv.Error) as error:
         raise GelError(f"{path}: {why_unreadable(error)}; run gel-fit compare --resume") from error
-    lines: dict[tuple[str, ...], int] = {}
+    lines: dict[str, int] = {}
     for line, row in enumerate(rows, start=2):
-        first = lines.setdefault(kind(row), line)
-        if reason := f"of the model of line {first}" if first != line else _fault(row):
+        reason = _fault(row)
+        first = line if reason else lines.setdefault(ModelSpec.of_row(row).name, line)
+        if reason := f"of the model of line {first}" if first != line else reason:
             raise GelError(f"{path}, line {line}: {reason}; {RERUN}")
     return rows
 
@@ -196,7 +203,11 @@ def _fault(row: dict[str, Any]) -> str:
     # DictReader gives None for missing cells, and puts surplus cells under the key None.
     if None in row or None in row.values():
         return "too few or too many cells"
-    if not all(name.isidentifier() for name in kind(row)):
+    try:
+        model = ModelSpec.of_row(row)
+    except ValueError:
+        return "no model"
+    if not all(name.isidentifier() for name in model.levels.values()) or not 0 <= model.unfreeze <= 1:
         return "no model"
     if row["error"]:
         return ""

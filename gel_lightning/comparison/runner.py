@@ -14,16 +14,16 @@ from gel_lightning.comparison.about import write_about
 from gel_lightning.comparison.curves import CurvesFile
 from gel_lightning.comparison.folder import CURVES, PREDICTIONS, RESULTS
 from gel_lightning.comparison.folds import fit_fold, outcome
-from gel_lightning.comparison.grid import Model
 from gel_lightning.comparison.predictions import Outcome, predictions_file, write_predictions
 from gel_lightning.comparison.records import Record, finished
 from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.folders import LabelledPictures
 from gel_lightning.data.named_sets import MAIN, name_of, part_of
+from gel_lightning.models.spec import ModelSpec
 from gel_lightning.training.classifier import GelClassifier
 from gel_lightning.training.progress import GridProgress
-from gel_lightning.training.results import ResultsFile, add_result, model_columns, rewrite_results
+from gel_lightning.training.results import ResultsFile, add_result, rewrite_results
 from gel_lightning.training.runs import measure_best, training_callbacks
 from gel_lightning.training.tensorboard_pages import COMPARED, TensorBoardPages
 
@@ -44,7 +44,7 @@ class Made(NamedTuple):
     settings: Mapping[str, Any]
 
 
-Make = Callable[[Model, list[Callback]], Made]
+Make = Callable[[ModelSpec, list[Callback]], Made]
 """Makes what a model is fitted with: its trainer has the given callbacks, among others."""
 
 
@@ -90,7 +90,9 @@ class Runner:
         rewrite_results(self.folder / RESULTS, rows)
         return rows
 
-    def run(self, models: Sequence[Model], make: Make, progress: GridProgress, shown: Sequence[str]) -> dict[str, str]:
+    def run(
+        self, models: Sequence[ModelSpec], make: Make, progress: GridProgress, shown: Sequence[str]
+    ) -> dict[str, str]:
         """Fits, validates and tests models; one that fails, for whatever reason, does not stop the others.
 
         Args:
@@ -109,12 +111,12 @@ class Runner:
                 self._fit(model, make, progress, [*COMPARED, *shown])
             except Exception as error:
                 failed[model.name] = _described(error)
-                row = {**model_columns(*model.kind), "weights": model.weights or self.weights}
+                row = {**model.columns, "weights": model.weights or self.weights}
                 add_result(self.folder / RESULTS, {**row, "seed": self.seed, "error": failed[model.name]})
             progress.end()
         return failed
 
-    def _fit(self, model: Model, make: Make, progress: GridProgress, shown: Sequence[str]) -> None:
+    def _fit(self, model: ModelSpec, make: Make, progress: GridProgress, shown: Sequence[str]) -> None:
         """Fits, validates and tests one model, as `gel-fit fit` does.
 
         Before that it is cross-validated: the row of results is the last that is written of it.

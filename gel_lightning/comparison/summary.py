@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gel_lightning.comparison.folder import model_folder
 from gel_lightning.comparison.predictions import Outcome, confusion_counts, pooled
 from gel_lightning.comparison.records import FACTORS, Comparison, Record
 from gel_lightning.comparison.statistics import (
@@ -201,7 +200,7 @@ class Summary:
             estimates = {key: Estimate(value, np.nan, np.nan) for key, value in test.items()} | {"accuracy": accuracy}
         if fits and estimates["accuracy"].value in (0.0, 1.0):
             estimates["accuracy"] = exact_interval(round(estimates["accuracy"].value) * self.groups, self.groups)
-        name = self.comparison.names[model_folder(record.row)]
+        name = self.comparison.names[record.model.name]
         named = {test_set: _tested(outcome) for test_set, outcome in record.named.items()}
         return ModelSummary(record, right, total, accuracy, test, fits, estimates, name, named)
 

@@ -18,8 +18,8 @@ from gel_lightning import __version__
 from gel_lightning.core.errors import GelError, missing_package
 from gel_lightning.inference.exported import INPUT, OUTPUT
 from gel_lightning.inference.trained import Trained
+from gel_lightning.models.spec import class_name
 from gel_lightning.models.wheels import WHEELS
-from gel_lightning.training.results import class_name
 
 OPSET = 18  # the first whose Resize antialiases
 COLOURS = 3  # input channels of a network

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,10 @@ from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import regular_file, replacing
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.named_sets import name_of
+from gel_lightning.models.spec import ModelSpec, class_name
 from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.classifier import GelClassifier
 from gel_lightning.training.outcomes import by_stage
-
-HARDWARE = ("cpu", "gpu", "tpu")
-HEADS = {"LinearHead": "single", "MultiLayerHead": "multi"}
-MODEL_IDS = {
-    model: number
-    for number, model in enumerate(
-        product(HARDWARE, ("resnet18", "vgg16", "mobilenet_v3_large"), HEADS.values(), ("adam", "sgd")),
-        start=1,
-    )
-}
-"""The numbers of the original study: 1 to 12 on the CPU, 13 to 24 on the GPU; 25 to 36 on the TPU likewise."""
 
 MEASURED = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "roc_auc": "auroc"}
 """Columns of the metrics of a test set, with their names."""
@@ -48,7 +37,15 @@ FIRST_COLUMNS = (
     *("version", "checkpoint", "device", "error"),
 )
 """Of every results file, the oldest ones too."""
-ADDED_COLUMNS = ("learning_rate", "batch_size", "class_weights", "lr_scheduler", "data_folder", "image_size")
+ADDED_COLUMNS = (
+    "learning_rate",
+    "batch_size",
+    "class_weights",
+    "lr_scheduler",
+    "data_folder",
+    "image_size",
+    "unfreeze",
+)
 """Columns of later versions go here; a file that lacks some gets them with its next row."""
 COLUMNS = (*FIRST_COLUMNS, *ADDED_COLUMNS)
 NAMED_COLUMNS = re.compile(r"(test_pictures|accuracy|precision|recall|roc_auc|conf_mat)_\w+", re.ASCII)
@@ -147,7 +144,7 @@ class ResultsFile(Callback):
         add_result(
             self.path,
             {
-                **model_columns(model["hardware"], model["backbone"], model["head"], model["optimizer"]),
+                **ModelSpec.of_settings(pl_module.hparams, model["hardware"]).columns,
                 **self._fit,
                 "inference_time_secs": self._seconds("test", next(iter(tested.values()))),
                 "weights": model["weights"],
@@ -188,17 +185,6 @@ def _of_set(model: GelClassifier, stage: str, loader: Any) -> Iterator[tuple[str
         "test_pictures": _pictures(loader),
     }
     yield from ((f"{column}_{name}" if name else column, value) for column, value in columns.items())
-
-
-def model_columns(hardware: str, backbone: str, head: str, optimizer: str) -> dict[str, Any]:
-    """The columns that say which model a row is of."""
-    return {
-        "model_id": MODEL_IDS.get((hardware, backbone, head, optimizer), ""),
-        "hardware_type": hardware,
-        "pretrained_model": backbone,
-        "classifier_head": head,
-        "opt_alg": optimizer,
-    }
 
 
 def add_result(path: Path, row: Mapping[str, Any]) -> None:
@@ -321,30 +307,18 @@ def _described(scheduler: Mapping[str, Any]) -> str:
 
 def hyperparameters(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
     """What makes a run: what is compared, then weights, batch size, epochs and hardware."""
-    backbone, head, optimizer = short_names(model.hparams)
+    hardware = _hardware(trainer.accelerator)
+    levels = ModelSpec.of_settings(model.hparams, hardware).levels
     settings = model.hparams["optimizer"].get("init_args") or {}
     return {
-        "optimizer": optimizer,
-        "head": head,
-        "backbone": backbone,
+        **{name: levels[name] for name in ("optimizer", "head", "backbone")},
         "lr": settings.get("lr", "default"),
         "weights": model.hparams["weights"],
         "batch_size": getattr(getattr(trainer, "datamodule", None), "batch_size", ""),
         "max_epochs": trainer.max_epochs,
-        "hardware": _hardware(trainer.accelerator),
+        "hardware": hardware,
+        **({"unfreeze": model.hparams["unfreeze"]} if model.hparams.get("unfreeze") else {}),
     }
-
-
-def short_names(model: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Backbone, head and optimizer of a model's plain hyper-parameters, as the results file names them."""
-    head = class_name(model["head"])
-    return model["backbone"], HEADS.get(head, head), class_name(model["optimizer"]).lower()
-
-
-def class_name(described: Any) -> str:
-    """The bare name of a class that is described by its import path, alone or with arguments."""
-    path = described if isinstance(described, str) else described["class_path"]
-    return str(path).rsplit(".", 1)[-1]
 
 
 def _pictures(loader: Any) -> int:

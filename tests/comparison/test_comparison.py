@@ -21,13 +21,14 @@ from torchvision.models import get_model
 from gel_lightning import GelClassifier
 from gel_lightning.cli import compare
 from gel_lightning.comparison.folder import locked
-from gel_lightning.comparison.grid import Model, grid
+from gel_lightning.comparison.grid import grid
 from gel_lightning.comparison.predictions import read_predictions
 from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.summary import Summary
 from gel_lightning.data.datasets import PictureDataset
 from gel_lightning.models import weights
 from gel_lightning.models.heads import LinearHead
+from gel_lightning.models.spec import HEADS, STUDY_BACKBONES, STUDY_OPTIMIZERS, ModelSpec
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -81,11 +82,13 @@ def ranking(out: str) -> list[tuple[str, ...]]:
 
 
 def test_the_default_grid_is_that_of_the_original_study() -> None:
-    models = grid(compare.BACKBONES, list(compare.HEADS.values()), compare.OPTIMIZERS, ["cpu", "gpu"])
+    models = grid(STUDY_BACKBONES, list(HEADS.values()), STUDY_OPTIMIZERS, ["cpu", "gpu"])
     wanted = product(("cpu", "gpu"), ("resnet18", "vgg16", "mobilenet_v3_large"), ("single", "multi"), ("adam", "sgd"))
-    assert [model.kind for model in models] == list(wanted)  # in the order of their numbers
+    found = [(model.accelerator, model.backbone, model.head_name, model.optimizer_name) for model in models]
+    assert found == list(wanted)  # in the order of their numbers
+    assert [model.study_number for model in models] == list(range(1, 25))
     assert len({model.name for model in models}) == 24
-    assert models[1] == Model("resnet18", None, "LinearHead", "SGD", "cpu")
+    assert models[1] == ModelSpec("resnet18", "LinearHead", "SGD", "cpu")
     assert models[1].name == "resnet18_single_sgd_cpu"
 
 
@@ -562,7 +565,13 @@ def test_a_model_that_fails_is_a_row_and_is_run_again(tmp_path: Path, pictures: 
     with locked(folder):
         assert_error(gel_fit("compare", "--resume", folder, cwd=tmp_path), "another gel-fit compare is running there")
     settings = (folder / "config.yaml").read_text()
-    for cut in (settings[:-1], settings[: settings.index("\n", len(settings) // 2)], "[", "backbones: [resnet18]\n", "\0"):
+    for cut in (
+        settings[:-1],
+        settings[: settings.index("\n", len(settings) // 2)],
+        "[",
+        "backbones: [resnet18]\n",
+        "\0",
+    ):
         (folder / "config.yaml").write_text(cut)
         assert_error(gel_fit("compare", "--resume", folder, cwd=tmp_path), "config.yaml", "begin a new comparison")
     assert by_name(folder).keys() == rows.keys()

@@ -7,7 +7,7 @@ from conftest import read_rows
 
 from gel_lightning.comparison.original import SOURCE, original_results
 from gel_lightning.comparison.statistics import exact_interval
-from gel_lightning.training.results import MODEL_IDS
+from gel_lightning.models.spec import ModelSpec
 
 
 def test_there_are_24_numbered_as_our_models_are() -> None:
@@ -17,7 +17,8 @@ def test_there_are_24_numbered_as_our_models_are() -> None:
         assert result.model_id == number
         assert list(result.levels) == ["backbone", "head", "optimizer", "hardware"]
         levels = result.levels
-        assert MODEL_IDS[levels["hardware"], levels["backbone"], levels["head"], levels["optimizer"]] == number
+        model = ModelSpec(levels["backbone"], levels["head"], levels["optimizer"], levels["hardware"])
+        assert model.study_number == number
     assert {result.levels["hardware"] for result in originals.values()} == {"cpu", "gpu"}
     assert SOURCE.startswith("https://github.com/")
 

@@ -9,11 +9,12 @@ from made_up import CLASSES, change_about, make_comparison
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from gel_lightning.comparison.folder import PREDICTIONS, model_folder
+from gel_lightning.comparison.folder import PREDICTIONS
 from gel_lightning.comparison.predictions import Outcome, confusion_counts, write_predictions
 from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.statistics import compare_pairs, exact_interval, factor_effects, resampled_share
 from gel_lightning.comparison.summary import ModelSummary, Summary, right_of
+from gel_lightning.models.spec import ModelSpec
 from gel_lightning.training.results import rewrite_results
 
 THREE = ("blot", "gel", "photo")
@@ -118,7 +119,7 @@ def write_model(folder: Path, name: str, right: Sequence[int], sure: float = 0.9
     rows = read_rows(folder / "version_0/results.csv")
     matrix = confusion_counts(outcomes[:1], 2)
     for row in rows:
-        if model_folder(row) == name:
+        if ModelSpec.of_row(row).name == name:
             row |= {"conf_mat": str(matrix.tolist()), "accuracy": str(matrix.trace() / 10)}
     rewrite_results(folder / "version_0/results.csv", rows)
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.training.results import COLUMNS, MODEL_IDS, add_result, read_results
+from gel_lightning.models.spec import STUDY
+from gel_lightning.training.results import COLUMNS, add_result, read_results
 
 # Spelled out here, since this is what other people's scripts read.
 ORIGINAL = [
@@ -27,7 +28,7 @@ DOCUMENTED = [
     *("weights", "seed", "epochs", "train_pictures", "val_pictures", "test_pictures"),
     *(f"val_{name}" for name in VAL_METRICS),
     *("version", "checkpoint", "device", "error"),
-    *("learning_rate", "batch_size", "class_weights", "lr_scheduler", "data_folder", "image_size"),
+    *("learning_rate", "batch_size", "class_weights", "lr_scheduler", "data_folder", "image_size", "unfreeze"),
 ]
 FIRST = DOCUMENTED[:29]  # of files of the first version
 HEADER = ",".join(DOCUMENTED) + "\n"
@@ -54,15 +55,15 @@ def test_models_have_the_numbers_of_the_original_study(shared: Path) -> None:
         backbone = {"mobilenet-v3": "mobilenet_v3_large"}.get(row["pretrained_model"], row["pretrained_model"])
         originals[row["hardware_type"], backbone, row["classifier_head"], row["opt_alg"]] = int(row["model_id"])
     assert sorted(originals.values()) == list(range(1, 25))
-    assert {kind: number for kind, number in MODEL_IDS.items() if kind[0] != "tpu"} == originals
+    assert {model: number for model, number in STUDY.items() if model[0] != "tpu"} == originals
 
 
 def test_models_on_a_tpu_follow_in_the_same_order() -> None:
-    assert sorted(MODEL_IDS.values()) == list(range(1, 37))
-    for (hardware, backbone, head, optimizer), number in MODEL_IDS.items():
+    assert sorted(STUDY.values()) == list(range(1, 37))
+    for (hardware, backbone, head, optimizer), number in STUDY.items():
         if hardware == "cpu":
-            assert MODEL_IDS["gpu", backbone, head, optimizer] == number + 12
-            assert MODEL_IDS["tpu", backbone, head, optimizer] == number + 24
+            assert STUDY["gpu", backbone, head, optimizer] == number + 12
+            assert STUDY["tpu", backbone, head, optimizer] == number + 24
 
 
 def test_a_fit_leaves_a_row(two_fits: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_file_of_an_older_version_is_extended(tmp_path: Path, end: str) -> Non
     path = tmp_path / "results.csv"
     path.write_text(",".join(FIRST) + end + OLD_ROW + end, newline="")
     add_result(path, {"model_id": 8, "learning_rate": 0.1})
-    assert path.read_bytes().startswith(f"{HEADER.strip()}{end}{OLD_ROW},,,,,,{end}".encode())
+    assert path.read_bytes().startswith(f"{HEADER.strip()}{end}{OLD_ROW}{',' * (len(DOCUMENTED) - len(FIRST))}{end}".encode())
     old, new = read_rows(path)
     assert old == dict.fromkeys(DOCUMENTED, "") | {
         "model_id": "7",

@@ -4,7 +4,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from gel_lightning.comparison.folder import FIGURES, REPORT, model_folder
+from gel_lightning.comparison.folder import FIGURES, REPORT
 from gel_lightning.comparison.original import SOURCE, original_results
 from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.report.answer import answer, duration, effect_in_words, not_worse, percent, points
@@ -16,6 +16,7 @@ from gel_lightning.comparison.report.table import columns, interval_ends, rows
 from gel_lightning.comparison.summary import ModelSummary, Summary
 from gel_lightning.core.files import replacing
 from gel_lightning.core.html import environment
+from gel_lightning.models.spec import ModelSpec
 
 
 def make_report(folder: Path, pictures: Container[str] = frozenset()) -> Summary:
@@ -42,7 +43,7 @@ def make_report(folder: Path, pictures: Container[str] = frozenset()) -> Summary
     page = templates.get_template("report.html.jinja").render(
         summary=summary,
         about=comparison.about,
-        failed=[(comparison.names[model_folder(row)], row) for row in comparison.failed],
+        failed=[(comparison.names[ModelSpec.of_row(row).name], row) for row in comparison.failed],
         one_hardware=hardware.pop() if len(hardware) == 1 else "",
         answer=answer(summary),
         columns=columns(summary),
