@@ -18,7 +18,7 @@ from gel_lightning.data.named_sets import name_of
 from gel_lightning.inference.rows import Summary
 from gel_lightning.training.callbacks import LastCheckpoint
 from gel_lightning.training.classifier import GelClassifier, made_up
-from gel_lightning.training.results import hyperparameters
+from gel_lightning.training.results_row import hyperparameters
 
 
 class Announcement(Callback):

@@ -34,7 +34,7 @@ from gel_lightning.training.checkpoint_files import best_model_path, with_checkp
 from gel_lightning.training.checkpoints import read_checkpoint
 from gel_lightning.training.classes import DESCRIBED, name_import_path
 from gel_lightning.training.progress import RunProgress
-from gel_lightning.training.results import ResultsFile
+from gel_lightning.training.results_row import ResultsFile
 from gel_lightning.training.resuming import check_resumable
 from gel_lightning.training.runs import (
     add_callbacks,

@@ -23,7 +23,8 @@ from gel_lightning.data.named_sets import MAIN, name_of, part_of
 from gel_lightning.models.spec import ModelSpec
 from gel_lightning.training.classifier import GelClassifier
 from gel_lightning.training.progress import GridProgress
-from gel_lightning.training.results import ResultsFile, add_result, rewrite_results
+from gel_lightning.training.results import add_result, rewrite_results
+from gel_lightning.training.results_row import ResultsFile
 from gel_lightning.training.runs import measure_best, training_callbacks
 from gel_lightning.training.tensorboard_pages import COMPARED, TensorBoardPages
 

@@ -109,7 +109,7 @@ class PictureCache:
         ):
             contents: dict[Path, bytes]
             digests: dict[Path, bytes]
-            for window in windows(new):
+            for window in windows(new, Path):
                 read = dict(zip(window, pool.map(_content, window), strict=True))
                 contents = {path: content for path, content in read.items() if isinstance(content, bytes)}
                 found |= {path: error for path, error in read.items() if isinstance(error, PictureError)}

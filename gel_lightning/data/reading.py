@@ -43,18 +43,23 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Ite
             yield result
 
 
-def windows(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """Cuts a list of files into parts whose contents fit into memory."""
-    window: list[Path] = []
+def windows(files: Iterable[Item], path: Callable[[Item], str | Path]) -> Iterator[list[Item]]:
+    """Cuts a list of files into parts whose contents fit into memory.
+
+    Args:
+        files: what is cut.
+        path: of each of them.
+    """
+    window: list[Item] = []
     total = 0
-    for path in paths:
+    for file in files:
         size = 0
         with suppress(OSError, ValueError):
-            size = path.stat().st_size
+            size = Path(path(file)).stat().st_size
         if window and (len(window) == WINDOW or total + size > WINDOW_BYTES):
             yield window
             window, total = [], 0
-        window.append(path)
+        window.append(file)
         total += size
     if window:
         yield window

@@ -22,6 +22,7 @@ from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.store import Store, StoreError, default_cache_dir
 from gel_lightning.data.grey import grey_of_picture, grey_of_samples
 from gel_lightning.data.images import DECODING, PictureError, decode_content, read_content
+from gel_lightning.data.reading import windows
 from gel_lightning.data.resizing import shortened
 from gel_lightning.detector import read_detector
 from gel_lightning.inference.exported import ExportedModel
@@ -30,9 +31,6 @@ from gel_lightning.inference.rows import LEVELS, Row, answered, thresholds_at
 
 if TYPE_CHECKING:
     import pandas
-
-WINDOW, WINDOW_BYTES = 256, 2**26
-"""The maximum number of files in memory at once, and of their bytes; a larger file is processed alone."""
 
 DETAIL = 4
 """Pictures are reduced to no less than this many times the side of the network's input. With 2, some probabilities
@@ -162,7 +160,7 @@ class Detector:
                 row. With it all pictures are decoded, even if their answers are stored.
         """
         with _threads() as pool, self._keeping() as keep:
-            for window in _windows(files):
+            for window in windows(files, lambda file: file.path):
                 read = list(pool.map(_read, window))
                 done = pool.map(self._look, read, self._stored(read), repeat(also))
                 for (found, computed), file in zip(done, read, strict=True):
@@ -254,23 +252,6 @@ def _read(file: File) -> _Read:
     except PictureError as error:
         return _Read(file, b"", b"", error.reason)
     return _Read(file, content, hashlib.sha256(content).digest(), "")
-
-
-def _windows(files: Iterable[File]) -> Iterator[list[File]]:
-    """Divides files into windows that fit into memory."""
-    window: list[File] = []
-    total = 0
-    for file in files:
-        size = 0
-        with suppress(OSError, ValueError):
-            size = Path(file.path).stat().st_size
-        if window and (len(window) == WINDOW or total + size > WINDOW_BYTES):
-            yield window
-            window, total = [], 0
-        window.append(file)
-        total += size
-    if window:
-        yield window
 
 
 @contextmanager

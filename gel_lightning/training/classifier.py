@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +16,9 @@ from gel_lightning.core.errors import GelError, check_range
 from gel_lightning.core.text import printable
 from gel_lightning.core.xla import sync_xla
 from gel_lightning.data.datamodule import GelDataModule
-from gel_lightning.data.datasets import Features, PictureDataset, StoredFeatures
+from gel_lightning.data.datasets import Features
 from gel_lightning.data.folders import DEFAULT_CLASSES
-from gel_lightning.data.images import PictureError
-from gel_lightning.features.extraction import bytes_of_features, find_features
+from gel_lightning.features.serving import serve_features
 from gel_lightning.models.backbones import check_image_size
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
 from gel_lightning.models.network import Network
@@ -30,12 +27,14 @@ from gel_lightning.training.batches import check_labels, check_pictures, check_s
 from gel_lightning.training.calibration import Calibration, Validation
 from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.checkpoints import checked_copy
+from gel_lightning.training.class_weights import loss_weights
 from gel_lightning.training.classes import DESCRIBED, name_import_path
 from gel_lightning.training.compatibility import check_averaging, check_callbacks
 from gel_lightning.training.descriptions import (
     DEFAULT_OPTIMIZER,
     SchedulerCallable,
     described_class,
+    optimizer_and_scheduler,
     plain_description,
     settings_refused,
     try_settings,
@@ -189,7 +188,7 @@ class GelClassifier(LightningModule):
             )
         if isinstance(size := getattr(data, "image_size", None), int):
             check_image_size(self.network.backbone, size)
-        served = isinstance(data, GelDataModule) and self._serve_features(data, stage)
+        served = isinstance(data, GelDataModule) and serve_features(data, self.network, self.trainer, stage)
         if stage == "fit":
             check_averaging(self._callbacks(), self.network, served)
             if self.trainer.world_size > 1 and self.unfreeze_at_epoch and self.network.cut.trained:
@@ -201,34 +200,7 @@ class GelClassifier(LightningModule):
             self.drawn = getattr(data, "drawn", False)
             self._train_class_counts = getattr(data, "train_class_counts", None)
             if self.class_weights is not None:
-                self.loss_weights = self._loss_weights(self._train_class_counts)
-
-    def _serve_features(self, data: GelDataModule, stage: str) -> bool:
-        """Has a data module serve features, unless it keeps none, they take too much, or all layers are trained."""
-        if data.cache is None or self.network.cut.place == 0:
-            return False
-        size = data.picture_count(stage) * bytes_of_features(self.network, data.image_size, data.half_features)
-        if size > data.cache_limit * 1e9:
-            data.notes.append(
-                f"The features of these pictures would take {size / 1e9:.1f} GB, more than --data.cache_limit "
-                f"{data.cache_limit:g}: none are kept, and every epoch computes them."
-            )
-            return False
-        find = partial(
-            find_features,
-            self.trainer,
-            self.network,
-            data.cache,
-            batch_size=data.batch_size,
-            half=data.half_features,
-            num_workers=data.num_workers,
-        )
-
-        def features(pictures: PictureDataset, views: int, errors: dict[Path, PictureError] | None) -> StoredFeatures:
-            return find(pictures, views, errors=errors)
-
-        data.use_features(features)
-        return True
+                self.loss_weights = loss_weights(self.class_weights, self.class_names, self._train_class_counts)
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
         """Returns ``loss`` (scalar), ``probabilities`` ``[N, classes]`` and ``features`` ``[N, F]``."""
@@ -302,16 +274,8 @@ class GelClassifier(LightningModule):
         Raises:
             GelError: the optimizer or the scheduler refuses its settings.
         """
-        with settings_refused("--model.optimizer"):
-            optimizer = self.make_optimizer(self.parameter_groups(self.network.head, self.network.tail))
-        with settings_refused("--model.lr_scheduler"):
-            scheduler = self.make_lr_scheduler(optimizer) if self.make_lr_scheduler else None
-        if scheduler is None:
-            return optimizer
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            monitor = getattr(scheduler, "monitor", "val/loss")  # torch's own has none
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
+        groups = self.parameter_groups(self.network.head, self.network.tail)
+        return optimizer_and_scheduler(groups, self.make_optimizer, self.make_lr_scheduler)
 
     def parameter_groups(self, head: nn.Module, tail: nn.Module) -> list[dict[str, Any]]:
         """What an optimizer is given of a head and a tail, which has its own learning rate."""
@@ -367,23 +331,6 @@ class GelClassifier(LightningModule):
         self.drawn = self.drawn or bool(checkpoint.get("drawn", False))
         if validation := checkpoint.get("validation"):
             self._validation = Validation(checkpoint["global_step"], **validation, class_names=self.class_names)
-
-    def _loss_weights(self, train_class_counts: Sequence[int] | None) -> Tensor:
-        """One weight a class, shape ``[classes]``."""
-        if self.class_weights == "balanced":
-            if train_class_counts is None:
-                raise GelError(
-                    "class_weights 'balanced' needs a data module with train_class_counts; give a list of weights"
-                )
-            counts = torch.tensor(train_class_counts, dtype=torch.float32)
-            return counts.sum() / (len(counts) * counts)
-        weights = [] if isinstance(self.class_weights, str) else self.class_weights or []
-        if len(weights) != len(self.class_names) or not all(0 <= weight < math.inf for weight in weights):
-            raise GelError(
-                f"class_weights is {self.class_weights!r}; give 'balanced' or one number of at least 0 for each of "
-                f"{', '.join(self.class_names)} (--model.class_weights)"
-            )
-        return torch.tensor(weights, dtype=torch.float32)
 
     def _step(self, batch: Sequence[Any], batch_idx: int, stage: str) -> dict[str, Tensor]:
         pictures, labels = batch[0], batch[1]

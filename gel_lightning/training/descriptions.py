@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -84,6 +85,31 @@ def try_settings(make_optimizer: OptimizerCallable, make_lr_scheduler: Scheduler
                 scheduler.step(0.0)
             elif scheduler is not None:
                 scheduler.step()
+
+
+def optimizer_and_scheduler(
+    groups: list[dict[str, Any]], make_optimizer: OptimizerCallable, make_lr_scheduler: SchedulerCallable | None
+) -> OptimizerLRScheduler:
+    """Makes what ``configure_optimizers`` returns.
+
+    Args:
+        groups: the parameters, as optimizers take them.
+        make_optimizer: makes the optimizer.
+        make_lr_scheduler: makes its scheduler; None makes none.
+
+    Raises:
+        GelError: the optimizer or the scheduler refuses its settings.
+    """
+    with settings_refused("--model.optimizer"):
+        optimizer = make_optimizer(groups)
+    with settings_refused("--model.lr_scheduler"):
+        scheduler = make_lr_scheduler(optimizer) if make_lr_scheduler else None
+    if scheduler is None:
+        return optimizer
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        monitor = getattr(scheduler, "monitor", "val/loss")  # torch's own has none
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
 
 @contextmanager

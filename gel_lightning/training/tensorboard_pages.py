@@ -19,7 +19,7 @@ from gel_lightning.data.named_sets import name_of
 from gel_lightning.training.classifier import GelClassifier
 from gel_lightning.training.figures import MOST, RIGHT, WRONG, Caption, confusion_figure, roc_figure, sheet_figure
 from gel_lightning.training.outcomes import by_stage, gathered
-from gel_lightning.training.results import hyperparameters
+from gel_lightning.training.results_row import hyperparameters
 
 CURVES = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
 COMPARED = ("optimizer", "head", "backbone", "lr")  # hyper-parameters that are shown first

@@ -15,7 +15,7 @@ from gel_lightning.cli.help import COMMANDS, PAGES, help_page
 from gel_lightning.cli.parser import Parser
 from gel_lightning.core.store import default_cache_dir
 from gel_lightning.detector import identity
-from gel_lightning.training.results import class_name
+from gel_lightning.models.spec import class_name
 
 
 def in_a_process(code: str) -> "subprocess.CompletedProcess[str]":

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from test_exported import tiny
 import gel_lightning
 from gel_lightning import Detector
 from gel_lightning.core.store import list_stores
+from gel_lightning.data import reading
 from gel_lightning.data.images import read_picture
 from gel_lightning.inference import find
 from gel_lightning.inference.exported import ExportedModel
@@ -143,12 +145,13 @@ def test_what_is_computed_is_kept_when_nobody_wants_more(detector: Detector, cou
 def test_rows_come_in_order_and_windows_hold_few_pictures(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         grey(Path(f"many/{number:02}.png"), number)
-    monkeypatch.setattr(find, "WINDOW", 7)
+    monkeypatch.setattr(reading, "WINDOW", 7)
     files = list_pictures(["many", "in"]).files
-    assert [len(window) for window in find._windows(files)] == [7, 7, 7, 2]
+    path = attrgetter("path")
+    assert [len(window) for window in reading.windows(files, path)] == [7, 7, 7, 2]
     assert [found.file for found in detector.look(files)] == list(files)
-    monkeypatch.setattr(find, "WINDOW_BYTES", 2 * Path("in/black.png").stat().st_size + 1)
-    assert max(map(len, find._windows(files))) <= 3
+    monkeypatch.setattr(reading, "WINDOW_BYTES", 2 * Path("in/black.png").stat().st_size + 1)
+    assert max(map(len, reading.windows(files, path))) <= 3
 
 
 def test_pages_are_noted_also_of_what_is_kept(detector: Detector) -> None:

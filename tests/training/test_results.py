@@ -120,7 +120,9 @@ def test_a_file_of_an_older_version_is_extended(tmp_path: Path, end: str) -> Non
     path = tmp_path / "results.csv"
     path.write_text(",".join(FIRST) + end + OLD_ROW + end, newline="")
     add_result(path, {"model_id": 8, "learning_rate": 0.1})
-    assert path.read_bytes().startswith(f"{HEADER.strip()}{end}{OLD_ROW}{',' * (len(DOCUMENTED) - len(FIRST))}{end}".encode())
+    assert path.read_bytes().startswith(
+        f"{HEADER.strip()}{end}{OLD_ROW}{',' * (len(DOCUMENTED) - len(FIRST))}{end}".encode()
+    )
     old, new = read_rows(path)
     assert old == dict.fromkeys(DOCUMENTED, "") | {
         "model_id": "7",
