@@ -3,7 +3,9 @@
 import io
 import logging
 import struct
+import zlib
 from contextlib import suppress
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -11,7 +13,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPage
+from tifffile import COMPRESSION, EXTRASAMPLE, FILLORDER, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage
 
 from gel_lightning.data.formats import MAX_BYTES, Opened, PictureHeader, RefusedError
 from gel_lightning.data.grey import grey_of_deep, grey_of_picture, upright
@@ -159,6 +161,8 @@ def _grey(page: TiffPage, content: bytes) -> Image.Image:
         picture = Image.open(io.BytesIO(content), formats=("TIFF",))
         picture.seek(page.index)
         return grey_of_picture(picture)
+    if page.compression == COMPRESSION.LZW:
+        page = _without_lzw(page, content)
     planes = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # [planes, height, width, channels] of the first slice
     samples = planes[0] if len(planes) == 1 else np.moveaxis(planes[..., 0], 0, -1)
     channels, name = _COLOURS[PHOTOMETRIC(page.photometric)]
@@ -195,6 +199,42 @@ def _left_to_pillow(page: TiffPage) -> bool:
     if page.compression == _JPEG:
         return _COLOURS[PHOTOMETRIC(page.photometric)][1] == "Lab"
     return page.is_subsampled
+
+
+def _without_lzw(page: TiffPage, content: bytes) -> TiffPage:
+    """The same page with strips or tiles that libtiff has decoded, stored as deflate without compression.
+
+    imagecodecs 2026.3.6, which tifffile uses, ends the process on damaged LZW codes.
+    """
+    width = page.tilewidth if page.is_tiled else page.imagewidth
+    samples = width if page.planarconfig == PLANARCONFIG.SEPARATE else width * page.samplesperpixel
+    row, rows = -(-samples * page.bitspersample // 8), prod(page.chunks) // samples
+    strips = -(-page.imagelength // rows)
+    file, counts = io.BytesIO(), []
+    file.write(content)
+    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        data = content[offset : offset + count]
+        if page.fillorder == FILLORDER.LSB2MSB:
+            data = bytes(imagecodecs.bitorder_decode(data))
+        present = rows if page.is_tiled else min(rows, page.imagelength - index % strips * rows)
+        decompressed = imagecodecs.tiff_decode(_lzw_tiff(data, row * present)).tobytes()
+        counts.append(file.write(zlib.compress(decompressed, level=0)))
+    file.seek(0)
+    decoded = TiffFile(file).pages[page.index]
+    assert isinstance(decoded, TiffPage)
+    # Not NONE, with which tifffile would leave the predictor out.
+    decoded.compression, decoded.fillorder = COMPRESSION.ADOBE_DEFLATE, FILLORDER.MSB2LSB
+    decoded.dataoffsets = tuple(len(content) + end for end in accumulate(counts[:-1], initial=0))
+    decoded.databytecounts = tuple(counts)
+    return decoded
+
+
+def _lzw_tiff(data: bytes, size: int) -> bytes:
+    """A TIFF of one row of ``size`` bytes that LZW has packed into ``data``."""
+    tags = {256: size, 257: 1, 258: 8, 259: COMPRESSION.LZW, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    padded = data + b"\0" * (len(data) % 2)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(padded)) + padded + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def _picture(mode: str, samples: NDArray[Any]) -> Image.Image:

@@ -556,6 +556,12 @@ class TestHostileBytes:
     def test_random(self, scratch, start, rest):
         self.attempt(scratch, start + rest)
 
+    def test_lzw_codes_on_which_imagecodecs_ends_the_process(self, scratch):
+        damaged = bytearray(encoded("TIFF", "RGB", compression="tiff_lzw"))
+        for place, value in ((9, 101), (56, 11), (272, 32)):
+            damaged[place] = value
+        assert self.attempt(scratch, bytes(damaged)) is None
+
     @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data(), source=st.sampled_from(SOURCES))
     def test_flipped(self, scratch, data, source):
