@@ -167,6 +167,8 @@ def print_stores(root: Path, stores: Sequence[Contents]) -> None:
     for store in stores:
         key = store.key
         vectors = [str(key.get(name, "")) for name in ("backbone", "weights", "image_size", "view", "device")]
+        if "cut" in key:
+            vectors[0] += f" before {key['cut']}"
         vectors[1] = vectors[1][:8]
         table.add_row(key.get("kind", "damaged"), *vectors, str(store.rows), f"{store.size / 1e6:.1f}")
     if stores:

@@ -29,7 +29,7 @@ def serve_features(data: GelDataModule, network: Network, trainer: Trainer, stag
     size = data.picture_count(stage) * bytes_of_features(network, data.image_size, data.half_features)
     if size > data.cache_limit * 1e9:
         data.notes.append(
-            f"The features of these pictures would take {size / 1e9:.1f} GB, more than --data.cache_limit "
+            f"The features of these pictures would take {size / 1e9:.2g} GB, more than --data.cache_limit "
             f"{data.cache_limit:g}: none are kept, and every epoch computes them."
         )
         return False

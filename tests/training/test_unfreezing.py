@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn, optim
 
 from gel_lightning import GelClassifier, GelDataModule, LinearHead
+from gel_lightning.cli.console import print_stores
 from gel_lightning.core.store import list_stores
 from gel_lightning.data import images
 from gel_lightning.data.datasets import Features
@@ -191,6 +192,15 @@ def test_what_would_take_more_than_the_limit_is_not_kept(train_dir: Path, tmp_pa
     (note,) = [note for note in data.notes if "--data.cache_limit" in note]
     assert "GB" in note
     assert not [contents for contents in list_stores(tmp_path / "cache") if contents.key.get("kind") == "features"]
+
+
+def test_the_cache_names_where_the_network_was_cut(
+    train_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(data_of(train_dir, tmp_path), tmp_path, 1)
+    capsys.readouterr()
+    print_stores(tmp_path / "cache", list_stores(tmp_path / "cache"))
+    assert "before" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.fixture
