@@ -17,7 +17,7 @@ from gel_lightning.core.xla import on_xla
 
 LOST = re.compile(r"gloo/transport|NCCL|by peer")
 """What PyTorch's error says where another rank has ended."""
-PATIENCE = 3.0
+PATIENCE = 8.0
 """Seconds to wait for rank 0 to hit the same error, print it and end."""
 LONG = 15.0
 """Seconds to wait for rank 0 to end after Ctrl-C."""
