@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from subprocess import Popen
 from typing import TypeVar
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -67,16 +68,15 @@ class LostProcesses(Callback):
         """
         if isinstance(exception, KeyboardInterrupt):
             if trainer.local_rank:
-                # One that ends before rank 0 would count as failed; rank 0 kills the others when it ends.
-                _soon(_parent_ended, LONG)
+                _soon(_parent_ended, LONG)  # one that ends before rank 0 would count as failed
+            for process in _unwatched(trainer):
+                process.kill()
             return
         if trainer.world_size == 1 or not isinstance(exception, RuntimeError) or not LOST.search(str(exception)):
             return
         if not trainer.is_global_zero:
             raise AlreadySaidError from exception
-        watched = getattr(trainer.strategy.launcher, "procs", [])
-        started = list(watched)
-        watched.clear()  # else Lightning kills this process as soon as it sees that another one has ended
+        started = _unwatched(trainer)
         ended = _soon(lambda: [(rank, p.returncode) for rank, p in enumerate(started, start=1) if p.poll()])
         for rank, status in ended:
             if status > 0:
@@ -97,6 +97,14 @@ def print_error(text: str) -> None:
     """
     if getattr(rank_zero_only, "rank", 0) == 0 or not _soon(_parent_ended):
         print(printable(text), file=sys.stderr, flush=True)
+
+
+def _unwatched(trainer: Trainer) -> list[Popen[bytes]]:
+    """The processes that this one has started, taken from Lightning: it kills this one once it sees one of them end."""
+    watched: list[Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+    started = list(watched)
+    watched.clear()
+    return started
 
 
 def _parent_ended() -> bool:
