@@ -52,7 +52,12 @@ def _next_version(parent: Path) -> int:
 def _made(folder: Path) -> bool:
     """Makes a folder, unless it is there, and its parent, which another run may remove while it is empty."""
     while True:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # it is a file, or was removed since
+            if folder.parent.is_symlink() or folder.parent.is_file():
+                raise
+            continue
         try:
             folder.mkdir()
         except FileExistsError:

@@ -1,3 +1,4 @@
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,35 @@ def test_a_parent_that_vanishes_is_made_again(tmp_path: Path, monkeypatch: pytes
     folder = claim_folder(tmp_path, "name")
     assert len(removed) == 3
     assert (folder / MARKER).is_file()
+
+
+def test_a_parent_that_vanishes_while_it_is_looked_at_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``mkdir`` finds the parent there, and looks whether it is a folder after another run has removed it."""
+    usual: Callable[..., None] = os.mkdir
+    parent, removed = tmp_path / "lightning_logs/name", []
+    parent.mkdir(parents=True)
+
+    def mkdir(path: Path, *args: object) -> None:
+        if path == parent and not removed:
+            removed.append(path)
+            parent.rmdir()
+            raise FileExistsError(path)
+        usual(path, *args)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    assert (claim_folder(tmp_path, "name") / MARKER).is_file()
+    assert removed
+
+
+@pytest.mark.parametrize("broken_link", [False, True])
+def test_a_parent_that_is_a_file_is_an_error(broken_link: bool, tmp_path: Path) -> None:
+    (tmp_path / "lightning_logs").mkdir()
+    parent = tmp_path / "lightning_logs/name"
+    parent.symlink_to("nothing") if broken_link else parent.touch()
+    with pytest.raises(FileExistsError):
+        claim_folder(tmp_path, "name")
 
 
 def test_only_a_folder_of_ours_is_resumed(tmp_path: Path) -> None:
