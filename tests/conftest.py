@@ -230,7 +230,7 @@ import json, sys
 import gel_lightning
 found = {"after the package": [name for name in ("torch", "lightning") if name in sys.modules]}
 from torchvision.transforms import v2
-from gel_lightning.data.datasets import Augmentation
+from gel_lightning.data.augmentation import Augmentation
 from gel_lightning.models.weights import check_weights
 check_weights("resnet18", "none")
 found["after a backbone of torchvision"] = [name for name in ("timm",) if name in sys.modules]

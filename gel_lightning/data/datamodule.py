@@ -13,14 +13,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
-from torchvision.transforms import v2
 
 from gel_lightning.core.errors import GelError, check_range
 from gel_lightning.core.store import default_cache_dir
 from gel_lightning.core.xla import PaddedBatches, on_xla
+from gel_lightning.data.augmentation import PRESETS, Augmentation
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import (
-    Augmentation,
     FeatureDataset,
     PictureDataset,
     StoredFeatures,
@@ -98,9 +97,10 @@ class GelDataModule(LightningDataModule):
         half_features: keeps features in 16 bits, which takes half the space and rounds them.
         views: versions of each training picture, of which each epoch draws one: the picture itself, and randomly
             augmented ones.
-        augmentation: transforms of torchvision.transforms.v2, or the like, that make the augmented versions of a
-            picture, values in [0, 1] of shape [1, image_size, image_size]. None takes the original study's:
-            RandomResizedCrop, RandomHorizontalFlip and RandomRotation by up to 10 degrees.
+        augmentation: what makes the augmented versions. study crops, mirrors and turns, as the original study did;
+            labs also changes what differs between labs, such as light, inversion, labels, panels beside the picture and
+            resolution. Or a list of transforms, of torchvision.transforms.v2 or the like, which get values in [0, 1]
+            of shape [1, image_size, image_size].
         seed: of the split, of the order of the training pictures and of their augmentation.
     """
 
@@ -123,7 +123,7 @@ class GelDataModule(LightningDataModule):
         cache_limit: float = 20,
         half_features: bool = False,
         views: int = 1,
-        augmentation: list[nn.Module] | None = None,
+        augmentation: Literal["study", "labs"] | list[nn.Module] = "study",
         seed: int = 42,
     ) -> None:
         super().__init__()
@@ -146,7 +146,9 @@ class GelDataModule(LightningDataModule):
         self.cache_limit = _in_range("cache_limit", cache_limit, 0)
         self.half_features = half_features
         self.views = _in_range("views", views, 1)
-        self.augmentation = augmentation
+        self.augmentation = PRESETS[augmentation](image_size) if isinstance(augmentation, str) else augmentation
+        if views == 1 and augmentation != "study":
+            raise GelError("--data.augmentation makes the augmented versions, and --data.views 1 has none; give more")
         self.seed = seed
         self.parts: dict[str, LabelledPictures] = {}
         self.split: Split | None = None
@@ -307,12 +309,7 @@ class GelDataModule(LightningDataModule):
         """The pictures of a part, or their features."""
         views = self.views if part == "train" else 1
         size = self.image_size
-        transforms = self.augmentation or [
-            v2.RandomResizedCrop(size, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.RandomRotation(10),
-        ]
-        augmentation = Augmentation(transforms, self.seed) if views > 1 else None
+        augmentation = Augmentation(self.augmentation, self.seed) if views > 1 else None
         pictures = PictureDataset(self.parts[part], size, augmentation, self.cache)
         if self._find_features is None:
             return pictures

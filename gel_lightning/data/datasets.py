@@ -1,22 +1,17 @@
 """Data sets of pictures, and of the feature vectors of pictures."""
 
-import hashlib
-import io
-import pickle
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
-from gel_lightning.core.errors import GelError
 from gel_lightning.core.store import StoredRows
+from gel_lightning.data.augmentation import Augmentation
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.folders import LabelledPictures
 from gel_lightning.data.images import PictureError, read_with_digest
@@ -36,56 +31,6 @@ class Features(NamedTuple):
 def picture_values(picture: Image.Image, image_size: int) -> Tensor:
     """Resizes a grey picture to what networks take: values in [0, 1], shape ``[1, image_size, image_size]``."""
     return torch.from_numpy(resized(picture, image_size))[None]
-
-
-class Augmentation:
-    """Random changes to pictures: always the same ones for the same picture, view and seed.
-
-    Args:
-        transforms: what is done to a picture, values in [0, 1] of shape ``[1, H, W]``, one after the other.
-        seed: of what is drawn.
-
-    Raises:
-        GelError: a transform cannot be pickled, so that nothing can tell it from another one.
-    """
-
-    def __init__(self, transforms: Sequence[Callable[[Tensor], Tensor]], seed: int) -> None:
-        self.transforms = list(transforms)
-        self.seed = seed
-        try:
-            self.identity = hashlib.sha256(_written_out(self.transforms)).hexdigest()
-        except (pickle.PicklingError, AttributeError, RecursionError, TypeError, ValueError) as error:
-            raise GelError(
-                f"an augmentation cannot be told from others ({error}); give objects of importable classes "
-                "(--data.augmentation)"
-            ) from error
-
-    def __call__(self, picture: Tensor, digest: bytes, view: int) -> Tensor:
-        """Makes a view, from 1 on, of a picture with a digest."""
-        drawn = hashlib.sha256(digest + f"{self.seed} {view}".encode()).digest()
-        with isolate_rng(include_cuda=False):
-            torch.manual_seed(int.from_bytes(drawn[:8], "little"))
-            np.random.seed(int.from_bytes(drawn[8:12], "little"))  # noqa: NPY002 - transforms may draw from it
-            random.seed(drawn)
-            for transform in self.transforms:
-                picture = transform(picture)
-        return picture
-
-
-class _Writer(pickle.Pickler):
-    """Writes tensors by their values: PyTorch's own way has the place in memory in it."""
-
-    def reducer_override(self, value: Any) -> Any:
-        return (tuple, ((str(value.dtype), value.tolist()),)) if isinstance(value, Tensor) else NotImplemented
-
-
-def _written_out(value: object) -> bytes:
-    """Bytes that are the same for equal objects in any process."""
-    file = io.BytesIO()
-    writer = _Writer(file, protocol=4)
-    writer.fast = True  # with no reference to what was written before, whether or not it is the same object
-    writer.dump(value)
-    return file.getvalue()
 
 
 class PictureDataset(Dataset[tuple[Tensor, int, int]]):

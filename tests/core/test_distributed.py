@@ -34,6 +34,7 @@ class EndsAlone(Callback):
     def __init__(self, rank: int, how: str) -> None:
         self.rank = rank
         self.how = how
+        processes.PATIENCE = 2.0  # rank 0 only waits here, and there is nothing that it could print
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (trainer.global_rank, trainer.current_epoch) != (self.rank, 1):

@@ -1,20 +1,18 @@
-import pickle
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import refused, save_data_set
+from conftest import save_data_set
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
 
 from gel_lightning.core.store import Store
+from gel_lightning.data.augmentation import Augmentation
 from gel_lightning.data.datasets import (
-    Augmentation,
     FeatureDataset,
     Features,
     PictureDataset,
@@ -98,35 +96,6 @@ def test_views_leave_the_generators_alone(folder: Path) -> None:
     start()
     dataset[13]
     assert draw() == expected
-
-
-def test_augmentations_are_told_apart() -> None:
-    transforms = [
-        [CROP],  # which holds a tensor
-        [v2.RandomResizedCrop(32, ratio=(0.5, 2.0), antialias=True)],
-        [v2.RandomRotation(10)],
-        [v2.RandomRotation(11)],
-        [v2.RandomRotation(10), v2.RandomHorizontalFlip()],
-        [v2.RandomHorizontalFlip(), v2.RandomRotation(10)],
-        [v2.RandomHorizontalFlip(0.4), v2.RandomRotation(10)],
-        [Shift()],
-        [],
-    ]
-    identities = [Augmentation(some, 0).identity for some in transforms]
-    assert len(set(identities)) == len(transforms)
-    assert [Augmentation(pickle.loads(pickle.dumps(some)), 0).identity for some in transforms] == identities
-    for some, identity in zip(transforms, identities, strict=True):
-        Augmentation(some, 0)(torch.rand(1, 32, 32), b"digest", 1)
-        assert Augmentation(some, 0).identity == identity
-
-
-def test_augmentation_is_known_again_by_another_process(fresh_process: dict[str, Any]) -> None:
-    assert fresh_process["identity"] == Augmentation([CROP, v2.RandomRotation(10)], 3).identity
-
-
-def test_augmentation_that_cannot_be_told_from_others_is_refused() -> None:
-    assert "--data.augmentation" in refused(lambda: Augmentation([lambda picture: picture], 0))
-    assert "--data.augmentation" in refused(lambda: Augmentation([v2.Lambda(lambda picture: picture)], 0))
 
 
 # Which view when
