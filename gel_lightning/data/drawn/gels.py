@@ -22,7 +22,17 @@ from gel_lightning.data.drawn.camera import (
     picture_size,
     smooth_noise,
 )
-from gel_lightning.data.drawn.samples import DNA_LADDERS, DNA_SAMPLES, PROTEINS, Band, Ladder, Lanes, lysates
+from gel_lightning.data.drawn.samples import (
+    DNA_LADDERS,
+    DNA_SAMPLES,
+    PROTEINS,
+    Band,
+    Ladder,
+    Lanes,
+    fingerprints,
+    lysates,
+)
+from gel_lightning.data.drawn.scenes import in_strips, on_a_bench
 
 CROWDING = 1.25  # how much large molecules crowd together below the wells; 1 is not at all
 MARGIN = 48  # white beside a gel that is printed as a figure, pixels: room for the sizes
@@ -66,12 +76,13 @@ def migration(size: Array | float, slowest: float, fastest: float) -> Array:
     return np.asarray(np.maximum(way, 0) ** CROWDING)
 
 
-def _lay_out(rng: Generator, width: int, height: int, ladder: Ladder, tilt: float) -> Gel:
+def _lay_out(rng: Generator, width: int, height: int, ladder: Ladder, tilt: float, crowded: bool = False) -> Gel:
+    """Places lanes and wells; crowded gels have many lanes and are cropped below the wells."""
     y, x = np.mgrid[0:height, 0:width] - np.array([height / 2, width / 2])[:, None, None]
     left, right = rng.uniform(0.02, 0.12, 2) * width
-    count = max(4, int((width - left - right) / rng.uniform(26, 62)))
+    count = max(4, int((width - left - right) / (rng.uniform(9, 30) if crowded else rng.uniform(26, 62))))
     pitch = (width - left - right) / count
-    cropped = rng.random() < 0.12  # below the wells
+    cropped = crowded or rng.random() < 0.12  # below the wells
     wells = height * (rng.uniform(-0.1, -0.04) if cropped else rng.uniform(0.06, 0.16))
     run = (height - wells) * rng.uniform(0.72, 0.98)
     return Gel(
@@ -168,13 +179,14 @@ def _uv_light(rng: Generator, gel: Gel, ladders: Sequence[int]) -> Array:
     for comb in combs:
         count = len(gel.lanes)
         samples = one_of(rng, DNA_SAMPLES)(rng, count, gel.ladder)
-        loaded = count - rng.integers(0, count // 3 + 1)
+        loaded = count - rng.integers(0, count // 3 + 1) if rng.random() < 0.92 else rng.integers(0, 3)
         stain += _stained(rng, comb, [*samples[:loaded], *([] for _ in range(loaded, count))], ladders)
         _add_wells(rng, light, comb)
     if rng.random() < 0.25:
         light = _cut_out(rng, gel, light)
     glow = blurred(stain, 12) * rng.uniform(0.1, 0.6)
-    return np.asarray(1 - np.exp(-rng.uniform(0.6, 2) * (light + stain + glow)))
+    exposure = rng.uniform(0.6, 2) if rng.random() < 0.9 else rng.uniform(2, 8)
+    return np.asarray(1 - np.exp(-exposure * (light + stain + glow)))
 
 
 def _protein_light(rng: Generator, gel: Gel, ladders: Sequence[int]) -> Array:
@@ -185,6 +197,14 @@ def _protein_light(rng: Generator, gel: Gel, ladders: Sequence[int]) -> Array:
     stain += rng.uniform(0, 0.2) * np.exp(-((way / 0.006) ** 2)) + 0.04 * (way < 0)  # the stacking gel
     table = rng.uniform(0.75, 0.97) * (1 + 0.06 * smooth_noise(rng, len(stain), stain.shape[1], 3))
     return np.asarray(table * np.exp(-rng.uniform(0.9, 1.6) * stain))
+
+
+def _fingerprint_light(rng: Generator, gel: Gel, ladders: Sequence[int]) -> Array:
+    """Many thin bands, dark in a clear gel or bright in a dark one: grey (height, width) between 0 and 1."""
+    stain = _stained(rng, gel, fingerprints(rng, len(gel.lanes), gel.ladder), ladders)
+    ground = rng.uniform(0.02, 0.3) * (1 + 0.3 * smooth_noise(rng, len(stain), stain.shape[1], 4))
+    dark = np.exp(-rng.uniform(0.8, 2) * (stain + ground))
+    return np.asarray(dark if rng.random() < 0.6 else 1 - dark)
 
 
 def _print_lanes(picture: Image.Image, gel: Gel, ladders: Sequence[int], x0: int, y: float, ink: str) -> None:
@@ -218,22 +238,27 @@ def draw_gel(rng: Generator) -> Image.Image:
         A picture of mode ``"L"`` or ``"RGB"``, each side within ``SIDES`` pixels.
     """
     width, height = picture_size(rng)
-    protein, right = rng.random() < 0.15, rng.random() < 0.3
+    kind, right = one_of(rng, ("agarose",) * 7 + ("protein",) * 2 + ("fingerprint",)), rng.random() < 0.3
     labels = one_of(rng, ("none", "none", "none", "numbers", "figure"))
     border = (0, 0, 0, 0)  # left, top, right, bottom
     if labels == "figure":
         border = (6, 22, MARGIN, 6) if right else (MARGIN, 22, 6, 6)
     width, height = width - border[0] - border[2], height - border[1] - border[3]
     tilt = np.radians(rng.normal(0, 0.9)) if labels == "none" else 0.0  # labelled gels are straight
-    gel = _lay_out(rng, width, height, PROTEINS if protein else one_of(rng, DNA_LADDERS), tilt)
+    ladder = PROTEINS if kind == "protein" else one_of(rng, DNA_LADDERS)
+    gel = _lay_out(rng, width, height, ladder, tilt, crowded=kind == "fingerprint")
     last = len(gel.lanes) - 1
     ladders = [last] if right else one_of(rng, ([0], [0], [0, last], [0, last // 2]))
-    if protein:
+    if kind == "protein":
         picture, ink = photographed(rng, _protein_light(rng, gel, ladders), PAPER_TINTS), "black"
+    elif kind == "fingerprint":
+        picture, ink = photographed(rng, _fingerprint_light(rng, gel, ladders), PAPER_TINTS[:2]), "black"
     elif rng.random() < 0.2:  # inverted, as printed to save ink and show faint bands
         picture, ink = photographed(rng, 1 - 0.9 * _uv_light(rng, gel, ladders), PAPER_TINTS[:2]), "black"
     else:
         picture, ink = photographed(rng, _uv_light(rng, gel, ladders), UV_TINTS), "white"
+    if labels == "none" and (chance := rng.random()) < 0.2:
+        return in_strips(rng, picture, gel.lanes) if chance < 0.08 else on_a_bench(rng, picture)
     if labels == "numbers":
         _print_lanes(picture, gel, ladders, 0, max(7.0, gel.wells - 0.25 * gel.lane_width - 9), ink)
     elif labels == "figure":

@@ -90,4 +90,15 @@ def lysates(rng: Generator, count: int, ladder: Ladder) -> Lanes:
     return lanes
 
 
+def fingerprints(rng: Generator, count: int, ladder: Ladder) -> Lanes:
+    """Many thin bands, most of them shared by many lanes, as RAPD, AFLP and DGGE give."""
+    sizes = [log_uniform(rng, ladder.fastest, ladder.rungs[0]) for _ in range(rng.integers(15, 60))]
+    shared, amounts = rng.uniform(0.1, 1, len(sizes)), rng.gamma(1.5, 0.35, len(sizes))
+    lanes = []
+    for _ in range(count):
+        there = rng.random(len(sizes)) < shared
+        lanes.append([Band(sizes[n], amounts[n], 0.6, 0.7) for n in np.flatnonzero(there)])
+    return lanes
+
+
 DNA_SAMPLES = (_pcr, _pcr, _pcr, _digest, _digest, _dilution, _genomes)  # most gels show PCR
