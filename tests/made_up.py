@@ -54,6 +54,7 @@ def make_comparison(
     skill: Mapping[str, float] | float = 2.0,
     failed: Sequence[str] = (),
     pictures: Path | None = None,
+    unfreeze: float = 0.0,
     seed: int = 0,
 ) -> Path:
     """Makes the folder of a comparison.
@@ -71,6 +72,7 @@ def make_comparison(
         skill: of all models, or of those that have a level of some factor.
         failed: names of models that failed, as ``resnet18_single_adam_cpu``.
         pictures: folder in which the pictures are said to be.
+        unfreeze: share of the backbones' layers that are said to be trained.
         seed: of what they answer.
     """
     rng = np.random.default_rng(seed)
@@ -95,7 +97,7 @@ def make_comparison(
         ]
     rows = []
     for machine, backbone, head, optimizer in product(hardware, backbones, heads, optimizers):
-        model = ModelSpec(backbone, head, optimizer, machine)
+        model = ModelSpec(backbone, head, optimizer, machine, unfreeze=unfreeze)
         row: dict[str, Any] = model.columns
         rows.append(row)
         name = model.name

@@ -42,10 +42,13 @@ def _training(summary: Summary) -> str:
     heads = _listed(
         f"{head} ({HEADS[head]})" if head in HEADS else head for head in _different(level["head"] for level in levels)
     )
-    text = (
-        f"The backbones ({_listed(_different(level['backbone'] for level in levels))}) stay frozen; a head, {heads}, "
-        f"is trained on their features for {_values(summary, 'epochs')} epochs"
-    )
+    backbones = _listed(_different(level["backbone"] for level in levels))
+    shares = _listed(_different(f"{100 * record.model.unfreeze:.0f} %" for record in summary.comparison.records))
+    if shares == "0 %":
+        text = f"The backbones ({backbones}) stay frozen; a head, {heads}, is trained on their features"
+    else:
+        text = f"Of the layers of the backbones ({backbones}), the last {shares} are trained with a head, {heads},"
+    text += f" for {_values(summary, 'epochs')} epochs"
     if batch := _values(summary, "batch_size"):
         text += f" in batches of {batch}"
     text += f", by {_listed(_different(level['optimizer'] for level in levels))}"

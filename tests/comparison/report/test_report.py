@@ -315,10 +315,13 @@ def test_methods_say_what_was_done(tmp_path: Path) -> None:
         *("5-fold cross-validation", "dealt 2 times", "Nadeau and Bengio 2003", "Holm", "Clopper and Pearson 1934"),
     ):
         assert words in methods
-    one_split, _ = reported(tmp_path / "other", folds=0, **TWO)
+    assert "stay frozen" in methods
+    one_split, _ = reported(tmp_path / "other", folds=0, unfreeze=0.2, **TWO)
     page = (one_split / "report.html").read_text()
     assert "highest accuracy on the validation pictures" in page
     assert "Nadeau" not in page
+    assert "Of the layers of the backbones (resnet18), the last 20 % are trained with a head" in page
+    assert "frozen" not in page
 
 
 @pytest.mark.usefixtures("no_plots")
