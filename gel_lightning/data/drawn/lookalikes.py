@@ -10,11 +10,11 @@ from gel_lightning.data.drawn import pages, patterns, plots, things
 LOOK_ALIKES: dict[str, Callable[[Generator], Image.Image]] = {
     draw.__name__: draw
     for draw in (
-        *(plots.bar_chart, plots.line_plot, pages.barcode, pages.text_page),
-        *(patterns.stripes, patterns.checkers, patterns.spectrogram, things.cells, patterns.gradient),
-        *(plots.heat_map, plots.dot_plot, plots.box_plot, pages.table, pages.alignment, pages.ruled_paper),
-        *(patterns.stars, patterns.ultrasound, things.plate, things.tubes, things.lateral_flow, things.keys),
-        things.circuit,
+        *(plots.bar_chart, plots.line_plot, plots.heat_map, plots.dot_plot, plots.box_plot, plots.plasmid_map),
+        *(pages.text_page, pages.table, pages.alignment, pages.ruled_paper, pages.barcode),
+        *(patterns.stripes, patterns.checkers, patterns.spectrogram, patterns.gradient, patterns.stars),
+        *(patterns.ultrasound, things.cells, things.plate, things.tubes, things.lateral_flow),
+        *(things.keys, things.circuit),
     )
 }
 """What draws a picture of a kind, by the name of the kind; a data set takes them in turn."""

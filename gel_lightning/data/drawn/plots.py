@@ -110,3 +110,19 @@ def box_plot(rng: Generator) -> Image.Image:
         for y in (low, high):
             pen.line((x - half / 2, y, x + half / 2, y), fill=0)
     return shown(rng, page)
+
+
+def plasmid_map(rng: Generator) -> Image.Image:
+    """Rings with arcs of different shades and the names of genes around them, and a name in the middle."""
+    page, pen = white_page(rng)
+    (x, y), radius = np.array(page.size) / 2, 0.36 * min(page.size)
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=60, width=int(rng.integers(1, 4)))
+    for _ in range(int(rng.integers(2, 9))):
+        start, ring = rng.uniform(0, 360), radius * rng.uniform(0.75, 1.05)
+        end, box = start + rng.uniform(15, 150), (x - ring, y - ring, x + ring, y + ring)
+        pen.arc(box, start, end, fill=int(rng.integers(0, 210)), width=int(rng.uniform(0.02, 0.09) * radius) + 1)
+        angle = np.radians((start + end) / 2)
+        place = (x + 1.2 * radius * np.cos(angle), y + 1.2 * radius * np.sin(angle))
+        pen.text(place, words(rng, 1), 0, font(10), anchor="mm")
+    pen.text((x, y), f"p{words(rng, 1).upper()}-{rng.integers(1, 40)}", 0, font(14), anchor="mm")
+    return shown(rng, page)

@@ -117,7 +117,7 @@ def test_nothing_is_left_when_drawing_fails_midway(
     def broken(rng: np.random.Generator) -> Image.Image:
         raise error
 
-    monkeypatch.setitem(LOOK_ALIKES, "barcode", broken)
+    monkeypatch.setitem(LOOK_ALIKES, "line_plot", broken)
     with pytest.raises(error):
         draw_data_set(tmp_path / "new" / "deep")
     assert not list(tmp_path.iterdir())
