@@ -60,7 +60,8 @@ def explained(message: str, command: str, options: Iterable[str]) -> str | None:
     if not value:
         return None
     if found := re.search(r"No module named '([\w.]+)'", last):
-        return f"--{key} {value[1]}: there is no Python module {found[1]}"
+        described = re.search(r"class_path='([\w.]+)'", value[1])
+        return f"--{key} {described[1] if described else value[1]}: there is no Python module {found[1]}"
     nested = re.fullmatch(r"NestedArg\(key='(\w+)', val='?(.*?)'?\)", value[1])
     if nested and len(set(keys)) == 1:
         key = f"{key}.{nested[1]}"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import gel_fit
+from conftest import TINY, gel_fit
 from test_cli import assert_error
 
 from gel_lightning.cli.help import COMMANDS
@@ -221,6 +221,13 @@ def test_a_mistake_is_one_line(
             "no option --model.optimizer.learning_rate; did you mean --model.optimizer.lr? (see gel-fit fit --help)",
         ),
         (["fit", "--epochs", "5"], "no option --epochs; did you mean --trainer.max_epochs? (see gel-fit fit --help)"),
+        *(
+            (
+                ["compare", *TINY, option, "absent_module.Thing"],
+                f"{key} absent_module.Thing: there is no Python module absent_module (see gel-fit compare --help)",
+            )
+            for option, key in (("--heads", "--model.head"), ("--optimizers", "--model.optimizer"))
+        ),
         (["--trian"], "no option --trian (see gel-fit --help)"),
         (["report", "0", "1"], "'1' is one argument too many (see gel-fit report --help)"),
         (
