@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.data.drawn.camera import font
+from gel_lightning.data.drawn.camera import font, one_of
+from gel_lightning.data.drawn.figures import PANELS
 from gel_lightning.data.drawn.lookalikes import LOOK_ALIKES
 from gel_lightning.data.resizing import resized
 
@@ -161,7 +162,9 @@ class RandomQuality(nn.Module):
 
 
 def _look_alike(rng: np.random.Generator) -> Image.Image:
-    return LOOK_ALIKES[str(rng.choice(list(LOOK_ALIKES)))](rng).convert("L")
+    """A clean drawing, or a photograph of one."""
+    draw = one_of(rng, PANELS) if rng.random() < 0.6 else one_of(rng, list(LOOK_ALIKES.values()))
+    return draw(rng).convert("L")
 
 
 def _generator() -> np.random.Generator:

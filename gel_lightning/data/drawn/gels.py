@@ -22,6 +22,7 @@ from gel_lightning.data.drawn.camera import (
     picture_size,
     smooth_noise,
 )
+from gel_lightning.data.drawn.figures import gel_in_a_figure
 from gel_lightning.data.drawn.samples import (
     DNA_LADDERS,
     DNA_SAMPLES,
@@ -257,8 +258,11 @@ def draw_gel(rng: Generator) -> Image.Image:
         picture, ink = photographed(rng, 1 - 0.9 * _uv_light(rng, gel, ladders), PAPER_TINTS[:2]), "black"
     else:
         picture, ink = photographed(rng, _uv_light(rng, gel, ladders), UV_TINTS), "white"
-    if labels == "none" and (chance := rng.random()) < 0.2:
-        return in_strips(rng, picture, gel.lanes) if chance < 0.08 else on_a_bench(rng, picture)
+    scene = one_of(rng, ("plain",) * 12 + ("strips", "bench", "bench", "figure", "figure", "figure"))
+    if labels == "none" and scene == "bench":
+        return on_a_bench(rng, picture)
+    if labels == "none" and scene != "plain":
+        return (in_strips if scene == "strips" else gel_in_a_figure)(rng, picture, gel.lanes)
     if labels == "numbers":
         _print_lanes(picture, gel, ladders, 0, max(7.0, gel.wells - 0.25 * gel.lane_width - 9), ink)
     elif labels == "figure":

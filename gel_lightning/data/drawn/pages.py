@@ -5,7 +5,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from gel_lightning.data.drawn.camera import font, one_of
-from gel_lightning.data.drawn.paper import shown, white_page, words
+from gel_lightning.data.drawn.paper import white_page, words
 
 
 def barcode(rng: Generator) -> Image.Image:
@@ -20,7 +20,7 @@ def barcode(rng: Generator) -> Image.Image:
     digits = "  ".join(str(n) for n in rng.integers(0, 10, 12))
     pen.text((width / 2, bottom + 14), digits, fill=0, font=font(16), anchor="mm")
     turned = page.rotate(rng.choice([0, 0, 90]) + rng.normal(0, 2), Image.Resampling.BICUBIC, fillcolor=255)
-    return shown(rng, turned)
+    return turned
 
 
 def text_page(rng: Generator) -> Image.Image:
@@ -34,7 +34,7 @@ def text_page(rng: Generator) -> Image.Image:
             while pen.textlength(line, font(size)) > room - 10:
                 line = line.rpartition(" ")[0]
             pen.text((left, y), line, fill=0, font=font(size))
-    return shown(rng, page)
+    return page
 
 
 def table(rng: Generator) -> Image.Image:
@@ -50,7 +50,7 @@ def table(rng: Generator) -> Image.Image:
             pen.rectangle((x, y, x + room, y + high), fill=shade, outline=0 if ruled else shade)
             name = words(rng, 1) if column == 0 or row == 0 else f"{rng.normal(0, 30):.{rng.integers(0, 3)}f}"
             pen.text((x + 4, y + high / 2), name, 0, font(size), anchor="lm")
-    return shown(rng, page)
+    return page
 
 
 def alignment(rng: Generator) -> Image.Image:
@@ -71,7 +71,7 @@ def alignment(rng: Generator) -> Image.Image:
                     pen.rectangle((x - 1, y, x + size - 1, y + 1.3 * size), fill=int(255 - 190 * kept[column]))
                 pen.text((x + size / 2 - 1, y), letter, 0, font(size), anchor="ma")
         block += (rows + 2) * 1.3 * size
-    return shown(rng, page)
+    return page
 
 
 def ruled_paper(rng: Generator) -> Image.Image:
@@ -86,4 +86,4 @@ def ruled_paper(rng: Generator) -> Image.Image:
             steps = np.arange(margin, rng.uniform(margin, width), 4)
             pen.line(np.stack([steps, y - rng.uniform(0, 0.6 * pitch, len(steps))], axis=1).ravel().tolist(), fill=50)
     pen.line((margin, 0, margin, height), fill=120, width=2)
-    return shown(rng, page.rotate(rng.normal(0, 5), Image.Resampling.BICUBIC, fillcolor=int(rng.integers(30, 255))))
+    return page.rotate(rng.normal(0, 5), Image.Resampling.BICUBIC, fillcolor=int(rng.integers(30, 255)))

@@ -2,10 +2,10 @@
 
 import numpy as np
 from numpy.random import Generator
-from PIL import Image, ImageFilter
+from PIL import ImageFilter
 
 from gel_lightning.data.drawn.camera import Array, one_of, picture_size, smooth_noise, to_array
-from gel_lightning.data.drawn.paper import shown, white_page
+from gel_lightning.data.drawn.paper import white_page
 
 
 def _waves(rng: Generator) -> tuple[Array, Array, float]:
@@ -18,17 +18,17 @@ def _waves(rng: Generator) -> tuple[Array, Array, float]:
     return np.sin(scale * along), np.sin(scale * across), one_of(rng, (1.0, 3.0, 12.0))
 
 
-def stripes(rng: Generator) -> Image.Image:
+def stripes(rng: Generator) -> Array:
     along, _, sharp = _waves(rng)
-    return shown(rng, 0.5 + 0.5 * np.tanh(sharp * along))
+    return np.asarray(0.5 + 0.5 * np.tanh(sharp * along))
 
 
-def checkers(rng: Generator) -> Image.Image:
+def checkers(rng: Generator) -> Array:
     along, across, sharp = _waves(rng)
-    return shown(rng, 0.5 + 0.5 * np.tanh(2 * sharp * along * across))
+    return np.asarray(0.5 + 0.5 * np.tanh(2 * sharp * along * across))
 
 
-def spectrogram(rng: Generator) -> Image.Image:
+def spectrogram(rng: Generator) -> Array:
     """The harmonics of a voice that starts and stops, in noise that decreases with the pitch."""
     width, height = picture_size(rng)
     pitch = np.linspace(1, 0, height)[:, None]
@@ -36,19 +36,19 @@ def spectrogram(rng: Generator) -> Image.Image:
     voice = np.clip(4 * smooth_noise(rng, 1, width, int(rng.integers(6, 16))) + 1, 0, 1)
     harmonics = (0.5 + 0.5 * np.cos(2 * np.pi * pitch / tone)) ** 4 * (0.6 + 0.4 * smooth_noise(rng, height, 1, 8))
     noise = rng.exponential(0.12, (height, width)) + 0.15
-    return shown(rng, 1 - np.clip((voice * harmonics + noise) * np.exp(-1.5 * pitch), 0, 1))
+    return np.asarray(1 - np.clip((voice * harmonics + noise) * np.exp(-1.5 * pitch), 0, 1))
 
 
-def gradient(rng: Generator) -> Image.Image:
+def gradient(rng: Generator) -> Array:
     width, height = picture_size(rng)
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     slope = rng.normal(0, 1, 3)
     field = slope[0] * x + slope[1] * y + slope[2] * np.hypot(x - rng.random(), y - rng.random())
     field += rng.uniform(0, 0.8) * smooth_noise(rng, height, width, int(rng.integers(3, 9)))
-    return shown(rng, (field - field.min()) / np.ptp(field))
+    return np.asarray((field - field.min()) / np.ptp(field))
 
 
-def stars(rng: Generator) -> Image.Image:
+def stars(rng: Generator) -> Array:
     """Points of light on black, some of them large and soft, as in the sky or under a microscope."""
     sky, pen = white_page(rng)
     width, height = sky.size
@@ -61,10 +61,10 @@ def stars(rng: Generator) -> Image.Image:
     for _ in range(int(rng.integers(0, 3))):
         place, size = rng.random(2) * (height, width), rng.uniform(0.05, 0.3) * height
         light += rng.random() * np.exp(-np.hypot(y - place[0], x - place[1]) / size)
-    return shown(rng, np.clip(light + 0.1 * rng.random(), 0, 1))
+    return np.asarray(np.clip(light + 0.1 * rng.random(), 0, 1))
 
 
-def ultrasound(rng: Generator) -> Image.Image:
+def ultrasound(rng: Generator) -> Array:
     """Speckle in layers and dark hollows within a fan, as in medical pictures."""
     width, height = picture_size(rng)
     y, x = np.mgrid[0 : 1 : height * 1j, -1 : 1 : width * 1j]
@@ -75,4 +75,4 @@ def ultrasound(rng: Generator) -> Image.Image:
         layers *= 1 - 0.9 * np.exp(-((np.hypot(y - place[0], x - place[1]) / size) ** 4))
     speckle = layers * rng.rayleigh(0.5, (height, width))
     fan = np.abs(x) < one_of(rng, (2.0, 0.25 + 0.75 * rng.random())) * (0.3 + y)
-    return shown(rng, np.clip(speckle * fan, 0, 1))
+    return np.asarray(np.clip(speckle * fan, 0, 1))

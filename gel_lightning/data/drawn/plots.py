@@ -5,7 +5,7 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from gel_lightning.data.drawn.camera import font, one_of
-from gel_lightning.data.drawn.paper import shown, white_page, words
+from gel_lightning.data.drawn.paper import white_page, words
 
 
 def _axes(rng: Generator, pen: ImageDraw.ImageDraw, width: int, height: int) -> tuple[int, int, int, int]:
@@ -33,7 +33,7 @@ def bar_chart(rng: Generator) -> Image.Image:
             foot, y = y, y - (bottom - top) * rng.uniform(0.03, 0.95) / len(greys)
             pen.rectangle((x, y, x + 0.65 * pitch, foot), fill=int(grey))
         pen.text((x + 0.3 * pitch, bottom + 8), chr(ord("A") + n), 0, font(10), anchor="mm")
-    return shown(rng, page)
+    return page
 
 
 def line_plot(rng: Generator) -> Image.Image:
@@ -47,7 +47,7 @@ def line_plot(rng: Generator) -> Image.Image:
         y = bottom - (bottom - top) * curve / max(1, curve.max())
         points = np.stack([left + (right - left) * x, y], axis=1).ravel().tolist()
         pen.line(points, fill=int(rng.integers(0, 150)), width=int(rng.integers(1, 4)))
-    return shown(rng, page)
+    return page
 
 
 def heat_map(rng: Generator) -> Image.Image:
@@ -69,7 +69,7 @@ def heat_map(rng: Generator) -> Image.Image:
         pen.text((right + 4, top + (row + 0.5) * high), words(rng, 1)[:5] + str(row), 0, font(9), anchor="lm")
     if rng.random() < 0.5:
         _tree(rng, pen, [left + (column + 0.5) * wide for column in range(columns)], top - 2, 0.13 * page.height)
-    return shown(rng, page)
+    return page
 
 
 def _tree(rng: Generator, pen: ImageDraw.ImageDraw, places: list[float], foot: float, height: float) -> None:
@@ -93,7 +93,7 @@ def dot_plot(rng: Generator) -> Image.Image:
         for y in np.linspace(top + pitch / 2, bottom - pitch, rows):
             size = 0.5 * pitch * rng.random() ** 0.7
             pen.ellipse((x - size, y - size, x + size, y + size), fill=int(rng.integers(0, 220)))
-    return shown(rng, page)
+    return page
 
 
 def box_plot(rng: Generator) -> Image.Image:
@@ -109,7 +109,7 @@ def box_plot(rng: Generator) -> Image.Image:
         pen.line((x - half, middle, x + half, middle), fill=0, width=3)
         for y in (low, high):
             pen.line((x - half / 2, y, x + half / 2, y), fill=0)
-    return shown(rng, page)
+    return page
 
 
 def plasmid_map(rng: Generator) -> Image.Image:
@@ -125,4 +125,4 @@ def plasmid_map(rng: Generator) -> Image.Image:
         place = (x + 1.2 * radius * np.cos(angle), y + 1.2 * radius * np.sin(angle))
         pen.text(place, words(rng, 1), 0, font(10), anchor="mm")
     pen.text((x, y), f"p{words(rng, 1).upper()}-{rng.integers(1, 40)}", 0, font(14), anchor="mm")
-    return shown(rng, page)
+    return page

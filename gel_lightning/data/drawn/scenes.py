@@ -20,7 +20,7 @@ def in_strips(rng: Generator, picture: Image.Image, lanes: Array) -> Image.Image
     strips = [
         picture.crop((int(x - half), 0, int(x + half), picture.height)) for x in lanes[first:][: rng.integers(3, 10)]
     ]
-    zoom = max(1.0, SIDES[0] / (len(strips) * 2.5 * half))
+    zoom = max(1.0, SIDES[0] / (len(strips) * (2 * half - 2)))
     wide = int(zoom * strips[0].width)
     gap = int(wide * rng.uniform(0.05, 0.5))
     page = Image.new(picture.mode, (min(SIDES[1], (wide + gap) * len(strips) + gap), picture.height), "white")

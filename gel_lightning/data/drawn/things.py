@@ -5,7 +5,7 @@ from numpy.random import Generator
 from PIL import Image, ImageFilter
 
 from gel_lightning.data.drawn.camera import font, one_of
-from gel_lightning.data.drawn.paper import shown, white_page, words
+from gel_lightning.data.drawn.paper import white_page, words
 
 
 def cells(rng: Generator) -> Image.Image:
@@ -19,7 +19,7 @@ def cells(rng: Generator) -> Image.Image:
         wall = size * rng.uniform(0.7, 1.3) * wobble[:, None] * circle
         pen.polygon((centre + wall).ravel().tolist(), fill=body, outline=rim, width=2)
         pen.polygon((centre + rng.normal(0, 2, 2) + 0.35 * wall).ravel().tolist(), fill=core)
-    return shown(rng, page.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 4))))
+    return page.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 4)))
 
 
 def plate(rng: Generator) -> Image.Image:
@@ -35,7 +35,7 @@ def plate(rng: Generator) -> Image.Image:
             x, y = 0.07 * width + (column + 0.5) * pitch, 0.07 * height + (row + 0.5) * pitch
             size = share * pitch
             pen.ellipse((x - size, y - size, x + size, y + size), fill=int(rng.integers(0, 256)), outline=rim)
-    return shown(rng, page.filter(ImageFilter.GaussianBlur(rng.uniform(0, 2))))
+    return page.filter(ImageFilter.GaussianBlur(rng.uniform(0, 2)))
 
 
 def tubes(rng: Generator) -> Image.Image:
@@ -50,7 +50,7 @@ def tubes(rng: Generator) -> Image.Image:
         pen.rounded_rectangle((left, top, right, bottom), pitch / 4, fill=235, outline=60, width=2)
         pen.rounded_rectangle((left + 2, level, right - 2, bottom - 2), pitch / 5, fill=int(rng.integers(20, 200)))
         pen.rectangle((left - 3, top - 14, right + 3, top), fill=int(rng.integers(0, 256)))
-    return shown(rng, page.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 2))))
+    return page.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 2)))
 
 
 def lateral_flow(rng: Generator) -> Image.Image:
@@ -68,7 +68,7 @@ def lateral_flow(rng: Generator) -> Image.Image:
         for y in (0.33, 0.45)[: int(rng.integers(1, 3))]:
             pen.rectangle((window[0], y * height, window[2], (y + 0.018) * height), fill=int(rng.integers(40, 190)))
         pen.ellipse((left + 0.15 * pitch, 0.65 * height, right - 0.15 * pitch, 0.8 * height), fill=200, outline=110)
-    return shown(rng, page.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2))))
+    return page.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2)))
 
 
 def keys(rng: Generator) -> Image.Image:
@@ -85,7 +85,7 @@ def keys(rng: Generator) -> Image.Image:
             box = (x + 3, y + 3, x + width / columns - 3, y + height / rows - 3)
             pen.rounded_rectangle(box, 4, fill=int(key))
             pen.text((x + width / columns / 2, y + height / rows / 2), words(rng, 1)[:1].upper(), int(ink), font(14))
-    return shown(rng, page.rotate(rng.normal(0, 6), Image.Resampling.BICUBIC, fillcolor=int(ground)))
+    return page.rotate(rng.normal(0, 6), Image.Resampling.BICUBIC, fillcolor=int(ground))
 
 
 def circuit(rng: Generator) -> Image.Image:
@@ -107,4 +107,4 @@ def circuit(rng: Generator) -> Image.Image:
             pen.rectangle((pin, y - 7, pin + 4, y + tall + 7), fill=metal)
         pen.rectangle((x, y, x + wide, y + tall), fill=20)
         pen.text((x + 4, y + tall / 2), words(rng, 1).upper() + str(rng.integers(100)), metal, font(12))
-    return shown(rng, page.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2))))
+    return page.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
