@@ -24,6 +24,9 @@ from PIL import Image
 if TYPE_CHECKING:
     from gel_lightning.cli.parser import Parser
 
+# Read when torch is first imported, here or in a process of a test: several tests run at once, each in one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 CONFIGS = ROOT / "configs"
