@@ -3,7 +3,7 @@
 import hashlib
 from importlib import resources
 
-VERSION = "1"
+VERSION = "2"
 """Raised whenever the file changes."""
 
 

@@ -41,8 +41,8 @@ def test_the_card_counts_what_it_was_trained_on(card: str, detector: ExportedMod
     sources = read_sources()
     for name, number in json.loads(detector.metadata["training_pictures"]).items():
         listed = sum(source.path.startswith(f"{name}/") for source in sources)
-        assert f"| {name} | {listed} |" in card
-        assert 0.8 * listed < number <= listed + 50  # some are kept aside, 50 are drawn
+        drawn = int(re.search(rf"\| {name} \| {listed} \| \d+ \| \d+ \| (\d+) \|", card)[1])  # type: ignore[index]
+        assert 0.8 * listed + drawn < number <= listed + drawn  # some are kept aside
     assert "Apache" in detector.metadata["weights_licence"]
     assert "Apache License" in resources.files("gel_lightning.detector").joinpath("NOTICE").read_text("utf-8")
 
@@ -80,13 +80,13 @@ def shares(detector: ExportedModel, folder: Path) -> Found:
 
 @pytest.mark.real
 @pytest.mark.skipif(not LABS.exists(), reason="the pictures of other labs are not here")
-def test_it_finds_the_gels_that_it_was_trained_on(detector: ExportedModel) -> None:
+def test_it_is_as_right_about_what_it_was_trained_on_as_the_card_says(detector: ExportedModel, card: str) -> None:
     right = []
     for source in read_sources():
         if (path := LABS / source.path).exists():
             right.append((classify(detector, read_picture(path)).argmax() == 0) == source.path.startswith("gel/"))
+    assert f"right about {sum(right)} of the {len(right)} pictures" in re.sub(r"\s+", " ", card)
     assert len(right) == 229
-    assert np.mean(right) > 0.97
 
 
 @pytest.mark.real
