@@ -3,6 +3,7 @@
 from contextlib import suppress
 from itertools import product
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -79,6 +80,15 @@ def test_deep_transparency_is_white(tmp_path):
     assert (np.asarray(read_picture(path))[10:20, 10:20] == 255).all()
 
 
+def can_pack() -> bool:
+    """Whether imagecodecs packs bits; version 2025.3.30 only unpacks them."""
+    try:
+        return bool(imagecodecs.packints_encode(np.zeros(8, np.uint8), 2))
+    except NotImplementedError:
+        return False
+
+
+@pytest.mark.skipif(not can_pack(), reason="this imagecodecs cannot pack bits")
 @pytest.mark.parametrize("bits", [1, 2, 4, 9, 10, 12, 14])
 def test_packed_bits(tmp_path, bits):
     values = BYTE >> (8 - bits) if bits < 8 else GREY >> max(12 - bits, 0)
