@@ -7,6 +7,8 @@ KNOWN_WARNINGS = (
     # Lightning's own use of torch.
     ".*treespec, LeafSpec.* is deprecated",
     r"torch\.distributed\.nn\.functional\.all_gather is deprecated",
+    # Whoever names the CPU wants it.
+    "GPU available but not used",
     # The folder of a run that is resumed.
     "Checkpoint directory .* exists and is not empty",
     # A frozen trunk is meant to be in eval mode.
