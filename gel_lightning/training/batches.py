@@ -1,8 +1,9 @@
 """What a batch must be: pictures in [0, 1] or features, and labels of the classifier's classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.datasets import Features
@@ -49,14 +50,19 @@ def check_labels(labels: Tensor, class_names: Sequence[str]) -> None:
         )
 
 
-def check_single(head: nn.Module) -> None:
-    """Refuses to train on a batch of one picture with a head that normalises by the statistics of a batch.
+@contextmanager
+def single_picture_refused(pictures: int) -> Iterator[None]:
+    """Names the reason when a layer cannot be trained on a batch of one picture.
 
     Raises:
-        GelError: the head has BatchNorm.
+        GelError: it is BatchNorm, with one value in each channel.
     """
-    if any(isinstance(module, nn.BatchNorm1d | nn.SyncBatchNorm) for module in head.modules()):
+    try:
+        yield
+    except ValueError as error:
+        if pictures != 1:
+            raise
         raise GelError(
-            "the head has BatchNorm, which cannot train on a batch of one picture; give another --data.batch_size, "
-            "so that more pictures are left for the last batch"
-        )
+            "a layer that is trained has BatchNorm, which cannot train on a batch of one picture; give another "
+            "--data.batch_size, so that more pictures are left for the last batch"
+        ) from error

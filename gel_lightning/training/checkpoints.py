@@ -19,6 +19,7 @@ from gel_lightning.data.datamodule import MAX_SIDE
 from gel_lightning.models.backbones import ARCHITECTURES, cut_at, num_features
 from gel_lightning.models.network import structure
 from gel_lightning.training.classes import DESCRIBED, TABLES, check_description, find_class, name_class, public_name
+from gel_lightning.training.loss import MAX_MIXUP
 
 MAX_COUNT = 2**40
 MAX_VALUES, MAX_DEPTH = 10**6, 32
@@ -103,8 +104,8 @@ def check_fields(checkpoint: Any, own: Mapping[str, Any] | None = None) -> None:
         need(checkpoint, field, kind, holds)
     _rename_state(checkpoint)
     need(checkpoint["hyper_parameters"], "backbone", str, lambda name: name in ARCHITECTURES)
-    for field, (kind, holds) in UNFREEZING.items():
-        if checkpoint["hyper_parameters"].get(field) is not None:
+    for field, (kind, holds) in LATER_FIELDS.items():
+        if field in checkpoint["hyper_parameters"]:
             need(checkpoint["hyper_parameters"], field, kind, holds)
     need(checkpoint["hyper_parameters"], "weights", str, lambda name: "\0" not in name and 0 < len(name) < MAX_NAME)
     if "drawn" in checkpoint:
@@ -277,10 +278,12 @@ FIELDS: dict[str, tuple[type, Callable[[Any], bool]]] = {
     "epoch": (int, _is_count),
     "global_step": (int, _is_count),
 }
-UNFREEZING: dict[str, tuple[Any, Callable[[Any], bool]]] = {
+LATER_FIELDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "unfreeze": (int | float, lambda share: 0 <= share <= 1),
     "unfreeze_at_epoch": (int, lambda epoch: 0 <= epoch < MAX_COUNT),
-    "backbone_lr": (int | float, lambda rate: 0 <= rate < math.inf),
+    "backbone_lr": (int | float | None, lambda rate: rate is None or 0 <= rate < math.inf),
+    "label_smoothing": (int | float, lambda share: 0 <= share <= 1),
+    "mixup": (int | float, lambda alpha: 0 <= alpha <= MAX_MIXUP),
 }
 """Hyper-parameters that earlier checkpoints lack."""
 DATA: dict[str, tuple[type, Callable[[Any], bool]]] = {

@@ -23,11 +23,10 @@ from gel_lightning.models.backbones import check_image_size
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
 from gel_lightning.models.network import Network
 from gel_lightning.models.weights import weights_identity
-from gel_lightning.training.batches import check_labels, check_pictures, check_single
+from gel_lightning.training.batches import check_labels, check_pictures, single_picture_refused
 from gel_lightning.training.calibration import Calibration, Validation
 from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.checkpoints import checked_copy
-from gel_lightning.training.class_weights import loss_weights
 from gel_lightning.training.classes import DESCRIBED, name_import_path
 from gel_lightning.training.compatibility import check_averaging, check_callbacks
 from gel_lightning.training.descriptions import (
@@ -39,6 +38,7 @@ from gel_lightning.training.descriptions import (
     settings_refused,
     try_settings,
 )
+from gel_lightning.training.loss import TrainingLoss
 from gel_lightning.training.metrics import measure, single_values
 from gel_lightning.training.outcomes import Outcome, Outcomes, by_stage
 from gel_lightning.training.resuming import prepare
@@ -79,6 +79,9 @@ class GelClassifier(LightningModule):
         backbone_lr: learning rate of these layers; None takes that of the head.
         class_weights: ``balanced`` weighs each class in the training loss by the inverse of its share of the
             training pictures; a list gives a weight for each class; none weighs all alike.
+        label_smoothing: share of each training label, in [0, 1], that is spread over all classes.
+        mixup: mixes the features of training pictures two by two, in shares drawn from a beta distribution with this
+            parameter, for example 0.2; 0 mixes nothing. Metrics of training then are of mixed pictures.
         class_names: of the labels, in order: for a :class:`~gel_lightning.GelDataModule` its ``class_names``. None is
             gel, not_gel.
 
@@ -98,6 +101,8 @@ class GelClassifier(LightningModule):
         unfreeze_at_epoch: int = 0,
         backbone_lr: float | None = None,
         class_weights: str | list[float] | None = None,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
         class_names: list[str] | None = None,
     ) -> None:
         super().__init__()
@@ -107,7 +112,8 @@ class GelClassifier(LightningModule):
         check_range("--model.unfreeze_at_epoch", unfreeze_at_epoch, 0, MAX_EPOCH)
         if backbone_lr is not None:
             check_range("--model.backbone_lr", backbone_lr, 0, math.inf)
-        self.unfreeze_at_epoch, self.backbone_lr, self.class_weights = unfreeze_at_epoch, backbone_lr, class_weights
+        self.unfreeze_at_epoch, self.backbone_lr = unfreeze_at_epoch, backbone_lr
+        self.training_loss = TrainingLoss(class_weights, label_smoothing, mixup)
         # Under LightningCLI these are plain already. What it would rebuild a module from cannot be described again.
         self.save_hyperparameters(ignore=["_instantiator"], logger=False)
         self.save_hyperparameters(
@@ -122,7 +128,6 @@ class GelClassifier(LightningModule):
             if callable(value):  # a class that the person has named, not a description out of a checkpoint
                 name_import_path(name, plain_description(name, self.hparams[name])["class_path"])
         try_settings(self.make_optimizer, self.make_lr_scheduler)
-        self.register_buffer("loss_weights", None, persistent=False)
         self.class_names: tuple[str, ...] = tuple(map(printable, class_names or DEFAULT_CLASSES))
         self.hparams["class_names"] = list(self.class_names)
         with settings_refused("--model.head"):
@@ -199,8 +204,7 @@ class GelClassifier(LightningModule):
             self.network.train_tail(self.unfreeze_at_epoch == 0)
             self.drawn = getattr(data, "drawn", False)
             self._train_class_counts = getattr(data, "train_class_counts", None)
-            if self.class_weights is not None:
-                self.loss_weights = loss_weights(self.class_weights, self.class_names, self._train_class_counts)
+            self.training_loss.set_classes(self.class_names, self._train_class_counts)
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
         """Returns ``loss`` (scalar), ``probabilities`` ``[N, classes]`` and ``features`` ``[N, F]``."""
@@ -337,18 +341,22 @@ class GelClassifier(LightningModule):
         is_first = self._is_first(stage)
         if is_first:
             check_pictures(pictures)
-        if stage == "train" and len(labels) == 1:
-            check_single(self.network.head)
         if is_first or labels.device.type == "cpu":  # reading values from another device waits for it
             check_labels(labels, self.class_names)
-        vectors = self.network.vectors(self._features(pictures))
-        logits = self.network.head(vectors)
-        loss = functional.cross_entropy(logits, labels, self.loss_weights if stage == "train" else None)
+        features, share = self._features(pictures), 1.0
+        if stage == "train":
+            features, share = self.training_loss.mix(features)
+        with single_picture_refused(len(labels)):
+            vectors = self.network.vectors(features)
+            logits = self.network.head(vectors)
         probabilities = logits.detach().softmax(dim=1)
         indices = batch[2] if len(batch) > 2 else torch.full_like(labels, -1)
-        losses = loss.detach().expand(len(labels))
-        if stage != "train":  # of each picture, since a rank may get some that do not count
+        if stage == "train":
+            loss = self.training_loss(logits, labels, share)
+            losses = loss.detach().expand(len(labels))
+        else:  # of each picture, since a rank may get some that do not count
             losses = functional.cross_entropy(logits, labels, reduction="none")
+            loss = functional.cross_entropy(logits, labels)
         self._outcomes.add(stage, batch_idx, Outcome(labels, indices, losses, probabilities, logits.detach().float()))
         return {"loss": loss, "probabilities": probabilities, "features": vectors}
 

@@ -30,6 +30,8 @@ ADDED_COLUMNS = (
     "data_folder",
     "image_size",
     "unfreeze",
+    "label_smoothing",
+    "mixup",
 )
 """Columns of later versions go here; a file that lacks some gets them with its next row."""
 COLUMNS = (*FIRST_COLUMNS, *ADDED_COLUMNS)

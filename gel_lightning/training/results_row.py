@@ -162,12 +162,14 @@ def _of_set(model: GelClassifier, stage: str, loader: Any) -> Iterator[tuple[str
 
 
 def _settings(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
-    """What else makes two runs differ: batch size, class weights, scheduler, pictures and their size."""
+    """What else makes two runs differ: batch size, loss, scheduler, pictures and their size."""
     data = getattr(trainer, "datamodule", None)
-    weights, scheduler = model.class_weights, model.hparams["lr_scheduler"]
+    weights, scheduler = model.hparams["class_weights"], model.hparams["lr_scheduler"]
     return {
         "batch_size": getattr(data, "batch_size", ""),
         "class_weights": weights if isinstance(weights, str) else json.dumps(weights) if weights else "",
+        "label_smoothing": model.hparams["label_smoothing"] or "",
+        "mixup": model.hparams["mixup"] or "",
         "lr_scheduler": _described(scheduler) if scheduler else "",
         "data_folder": os.pathsep.join(map(str, getattr(data, "train_dirs", ()))),
         "image_size": getattr(data, "image_size", ""),

@@ -306,7 +306,7 @@ def test_class_weights_weigh_the_training_loss_alone(
     assert trainer.callback_metrics["train/loss"].item() == pytest.approx(train, rel=1e-5)
     assert trainer.callback_metrics["val/loss"].item() == pytest.approx(val, rel=1e-5)
     again = GelClassifier.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
-    assert again.class_weights == class_weights
+    assert again.hparams["class_weights"] == class_weights
 
 
 @pytest.mark.parametrize("class_weights", ["heavy", [1.0], [1.0, 2.0, 3.0], []])

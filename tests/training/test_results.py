@@ -29,6 +29,7 @@ DOCUMENTED = [
     *(f"val_{name}" for name in VAL_METRICS),
     *("version", "checkpoint", "device", "error"),
     *("learning_rate", "batch_size", "class_weights", "lr_scheduler", "data_folder", "image_size", "unfreeze"),
+    *("label_smoothing", "mixup"),
 ]
 FIRST = DOCUMENTED[:29]  # of files of the first version
 HEADER = ",".join(DOCUMENTED) + "\n"

@@ -58,6 +58,10 @@ def _training(summary: Summary) -> str:
         text += f" and the schedule {schedule}"
     if weights := _values(summary, "class_weights"):
         text += f", the classes weighted in the loss ({weights})"
+    if smoothing := _values(summary, "label_smoothing"):
+        text += f", labels smoothed by {smoothing}"
+    if mixup := _values(summary, "mixup"):
+        text += f", features mixed (mixup, alpha {mixup})"
     text += f", on {_listed(_different(level['hardware'] for level in levels))}."
     if epoch["monitor"]:
         least = {"min": "lowest", "max": "highest"}[epoch["mode"]]
