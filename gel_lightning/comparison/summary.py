@@ -34,11 +34,19 @@ class Metric(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """The number of right answers on a test set, its size, and the accuracy with its exact interval."""
+    """Results on a test set.
+
+    Attributes:
+        right: number of right answers.
+        total: number of pictures.
+        accuracy: their ratio, with its exact interval.
+        by_class: the number of right answers and of pictures of each class.
+    """
 
     right: int
     total: int
     accuracy: Estimate
+    by_class: tuple[tuple[int, int], ...]
 
 
 class ModelSummary(NamedTuple):
@@ -183,7 +191,7 @@ class Summary:
 
     def _model(self, record: Record) -> ModelSummary:
         test = self._values(record.test)
-        right, total, accuracy = _tested(record.test)
+        right, total, accuracy, _ = _tested(record.test)
         fits = {}
         if self.left_out:
             fits = {"accuracy": group_shares([right_of(fold) for fold in record.folds], list(map(_size, record.folds)))}
@@ -226,7 +234,10 @@ def right_of(outcome: Outcome) -> int:
 
 
 def _tested(outcome: Outcome) -> Tested:
-    return Tested(right_of(outcome), _size(outcome), exact_interval(right_of(outcome), _size(outcome)))
+    counts = confusion_counts([outcome], outcome.probabilities.shape[1])
+    by_class = tuple(zip(counts.diagonal().tolist(), counts.sum(axis=1).tolist(), strict=True))
+    right = sum(number for number, _ in by_class)
+    return Tested(right, _size(outcome), exact_interval(right, _size(outcome)), by_class)
 
 
 def _size(outcome: Outcome) -> int:

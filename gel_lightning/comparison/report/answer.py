@@ -2,18 +2,26 @@
 
 from collections.abc import Sequence
 
+from scipy.stats import fisher_exact
+
 from gel_lightning.comparison.original import original_results
 from gel_lightning.comparison.statistics import Effect, Estimate
 from gel_lightning.comparison.summary import ModelSummary, Summary
 
 NO_BREAK = "\u00a0"
+LEVEL = 0.05
+"""A difference with a p below this is called significant."""
 
 
 def answer(summary: Summary) -> list[str]:
     """The paragraphs that say which model is best, whether that may be chance, and which factors matter."""
     return [
         text
-        for text in (_caution(summary), _best(summary), _pairs(summary), _effects(summary), _advice(summary))
+        for text in (
+            *(_caution(summary), _best(summary), _pairs(summary), _effects(summary)),
+            *(_carries(summary, name) for name in summary.models[0].named),
+            _advice(summary),
+        )
         if text
     ]
 
@@ -65,19 +73,14 @@ def _best(summary: Summary) -> str:
     if count > 1:
         subject = f"The best of {count} models is {best.name}: {_choice(summary)}."
         tested += ", which played no part in the choice"
-    others = [
-        f"{right} of the {total} of {name}, {_with_interval(share)}"
-        for name, (right, total, share) in best.named.items()
-    ]
-    end = f" Of other test pictures it was right about {_listed(others)}." if others else ""
     if not summary.folds:
-        return f"{subject} It was {tested}.{end}"
+        return f"{subject} It was {tested}."
     pictures = len({p for fold in best.record.folds for p in fold.paths})
     times = f", {summary.repeats} times over" if summary.repeats > 1 else ""
     folds = f"{summary.folds - 1} of {summary.folds} {'groups' if summary.left_out else 'folds'} of {pictures} pictures"
     return (
         f"{subject} Trained on {folds} and tested on the other, each in turn{times}, it was right for "
-        f"{_with_interval(best.estimates['accuracy'])}. It was also {tested}.{end}"
+        f"{_with_interval(best.estimates['accuracy'])}. It was also {tested}."
     )
 
 
@@ -123,6 +126,32 @@ def _effects(summary: Summary) -> str:
     for effect in summary.effects:
         by_factor.setdefault(effect.factor, []).append(effect_in_words(effect))
     return " ".join(f"{factor.capitalize()}: {'; '.join(words)}." for factor, words in by_factor.items())
+
+
+def _carries(summary: Summary, name: str) -> str:
+    """Says how far the results on the test pictures hold on another test set."""
+    best, models = summary.models[0], summary.models
+    right, total, accuracy, by_class = best.named[name]
+    classes = [
+        f"{number} of the {count} of {label}"
+        for label, (number, count) in zip(summary.comparison.class_names, by_class, strict=True)
+        if count
+    ]
+    text = (
+        f"How far that carries: of {name}, {best.name} was right about {right} of {total} pictures, "
+        f"{_with_interval(accuracy)}: {_listed(classes)}. "
+    )
+    if len(models) > 1:
+        here = percent(sum(model.test_accuracy.value for model in models) / len(models))
+        there = percent(sum(model.named[name].accuracy.value for model in models) / len(models))
+        text += f"All {len(models)} models: {there} on average, after {here} of the test pictures. "
+    table = [[best.right, best.total - best.right], [right, total - right]]
+    chance = fisher_exact(table).pvalue
+    differs = "is lower" if accuracy.value < best.test_accuracy.value else "is higher"
+    shown = f"{differs} than" if chance < LEVEL else "does not differ significantly from"
+    return (
+        f"{text}The accuracy of {best.name} {shown} that on the test pictures (Fisher's exact test, p = {chance:.2g})."
+    )
 
 
 def _advice(summary: Summary) -> str:

@@ -30,7 +30,9 @@ def columns(summary: Summary) -> list[str]:
 def rows(summary: Summary) -> list[tuple[ModelSummary, list[Cell]]]:
     """The models with their cells: the accuracy they are ranked by, test pictures, other metrics, and times."""
     columns = [_chosen(summary), _tested([(m.right, m.total, m.test_accuracy) for m in summary.models], summary)]
-    columns += [_tested([model.named[name] for model in summary.models], summary) for name in summary.models[0].named]
+    columns += [
+        _tested([model.named[name][:3] for model in summary.models], summary) for name in summary.models[0].named
+    ]
     columns += [_measured(summary, metric) for metric in summary.metrics[1:]]
     records = [model.record for model in summary.models]
     for times in ([r.training_seconds for r in records], [r.inference_seconds for r in records]):

@@ -52,8 +52,8 @@ def _with_sizes(rng: Generator, panel: Image.Image) -> Image.Image:
     for x in range(40, page.width - 44, int(rng.integers(34, 60))):
         pen.text((x, 8), one_of(rng, ("Marker", "Target", "WT", "1", "M", "PCR")), "black", font(9), anchor="lm")
     if rng.random() < 0.5:
-        y = rng.uniform(30, bottom)
-        pen.text((page.width - 42, y), one_of(rng, ("< Target", "< 750 bp", "< band")), "black", font(9), anchor="lm")
+        place = (page.width - 42, rng.uniform(30, bottom))
+        pen.text(place, one_of(rng, ("< Target", "< 750 bp", "< band")), "black", font(9), anchor="lm")
     return page
 
 

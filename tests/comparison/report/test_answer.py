@@ -3,9 +3,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_up import change_about, make_comparison
+from scipy.stats import fisher_exact
 
+from gel_lightning.comparison.predictions import Outcome
 from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.report.answer import answer, duration, effect_in_words, interval, percent, points
 from gel_lightning.comparison.statistics import Difference, Effect, Estimate
@@ -73,6 +76,29 @@ def test_one_split_is_said_to_prove_little(tmp_path: Path) -> None:
     assert "do not show that it is better than all others: their intervals overlap" in text
     assert "gel-fit compare --folds 5 --repeats 10 tells more" in text
     assert "points" not in text
+
+
+@pytest.mark.parametrize(
+    ("right", "differs"),
+    [
+        ((2, 14), "is lower than"),
+        ((9, 20), "does not differ significantly from"),
+    ],
+)
+def test_other_test_pictures_show_how_far_results_carry(right: tuple[int, int], differs: str, tmp_path: Path) -> None:
+    """The 20 test pictures are all right; of ten gels and twenty others some are."""
+    summary = summarised(make_comparison(tmp_path, skill=50.0, backbones=["resnet18"], heads=["single"]))
+    labels = np.repeat([0, 1], [10, 20])
+    guesses = np.concatenate([np.arange(10) >= right[0], np.arange(20) < right[1]]).astype(int)
+    named = Outcome(0, 0, tuple(map(str, range(30))), labels, np.eye(2)[guesses])
+    summary.models[:] = [summary._model(model.record._replace(named={"other_labs": named})) for model in summary.models]
+    text = "\n".join(answer(summary)).replace(NO_BREAK, " ")
+    gels, others = right
+    assert f"of other_labs, {summary.models[0].name} was right about {gels + others} of 30 pictures, " in text
+    assert f": {gels} of the 10 of gel and {others} of the 20 of not_gel. All 2 models: " in text
+    assert f"{100 * (gels + others) / 30:.1f} % on average, after 100 % of the test pictures. " in text
+    chance = fisher_exact([[20, 0], [gels + others, 30 - gels - others]]).pvalue
+    assert f" {differs} that on the test pictures (Fisher's exact test, p = {chance:.2g})." in text
 
 
 def test_one_model_is_compared_with_none(tmp_path: Path) -> None:
