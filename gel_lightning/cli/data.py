@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Column
+
 from gel_lightning.cli.console import print_stores
 from gel_lightning.cli.help import PAGES
 from gel_lightning.cli.parser import Parser, check_seed
-from gel_lightning.cli.terminal import print_line
+from gel_lightning.cli.quiet import hide_known_warnings
+from gel_lightning.cli.terminal import SafeTable, print_line
 from gel_lightning.core.store import clear_stores, default_cache_dir, list_stores
 from gel_lightning.data.datamodule import DATA_ROOT
 
@@ -27,6 +31,10 @@ def data_command(args: Sequence[str]) -> int:
     checks = Parser(description=PAGES["data check"].summary)
     checks.add_argument("--data.train_dir", type=Path, default=DATA_ROOT / "dataset", help="Training pictures.")
     checks.add_argument("--data.test_dir", type=Path | None, help="Test pictures.")
+    checks.add_argument("--quality", action="store_true", help="Finds blurred, dark, overexposed and blank pictures.")
+    checks.add_argument("--labels", action="store_true", help="Finds labels that a model of the others doubts.")
+    checks.add_argument("--model.backbone", type=str, default="resnet18", help="Network of that model.")
+    checks.add_argument("--model.weights", type=str, default="imagenet", help="Its pretrained weights.")
     draws = Parser(description=PAGES["data draw"].summary)
     draws.add_argument("--to", type=Path, required=True, help="Folder for dataset and test_images.")
     draws.add_argument("--seed", type=int, default=42, help="The same seed draws the same pictures.")
@@ -40,7 +48,12 @@ def data_command(args: Sequence[str]) -> int:
     commands.add_subcommand("cache", caches, help="Lists the feature vectors that are kept, or removes them.")
     config = parser.parse_args(list(args))
     if config.subcommand == "check":
-        return check(config.check.data.train_dir, config.check.data.test_dir)
+        status = check(config.check.data.train_dir, config.check.data.test_dir)
+        if config.check.quality:
+            _print_poor(config.check.data.train_dir)
+        if config.check.labels:
+            _print_doubts(config.check.data.train_dir, config.check.model.backbone, config.check.model.weights)
+        return status
     if config.subcommand == "cache":
         root = config.cache.data.cache_dir.expanduser()
         if config.cache.clear:
@@ -51,3 +64,37 @@ def data_command(args: Sequence[str]) -> int:
     check_seed(config.draw.seed, "--seed")
     print_line(f"drawn pictures: {draw_data_set(config.draw.to, config.draw.seed)}")
     return 0
+
+
+def _print_poor(folder: Path) -> None:
+    """Lists the pictures of poor quality."""
+    from gel_lightning.data.check import readable_pictures
+    from gel_lightning.data.quality import poor_pictures
+
+    pictures, _ = readable_pictures(folder)
+    poor = poor_pictures(pictures.paths)
+    print_line(f"{len(poor)} of {len(pictures.paths)} pictures are blurred, dark, overexposed or blank.")
+    for path, words in poor.items():
+        print_line(f"  {path.relative_to(folder)}: {', '.join(words)}")
+
+
+def _print_doubts(folder: Path, backbone: str, weights: str) -> None:
+    """Lists the pictures whose labels are doubtful."""
+    from gel_lightning.data.check import readable_pictures
+    from gel_lightning.training.doubts import doubtful_labels
+
+    hide_known_warnings()
+    pictures, groups = readable_pictures(folder)
+    doubts = doubtful_labels(pictures, groups, backbone, weights, default_cache_dir())
+    print_line(
+        f"{len(doubts)} of {len(pictures.paths)} pictures look more like another class to a model that was trained on "
+        f"the other pictures ({backbone}, weights: {weights})."
+    )
+    if not doubts:
+        return
+    table = SafeTable(Column("picture", overflow="fold"), "its class", "probability", "rather", box=None)
+    for doubt in doubts:
+        own, other = (pictures.class_names[label] for label in (pictures.labels[doubt.place], doubt.likelier))
+        table.add_row(pictures.paths[doubt.place].relative_to(folder), own, f"{doubt.probability:.3f}", other)
+    Console(markup=False, emoji=False, highlight=False).print(table)
+    print_line("Look at them: some are labelled wrongly, others are only unusual.")

@@ -196,7 +196,7 @@ PAGES = {
         "COMPARISON (its number or its folder)",
     ),
     "data check": Page(
-        "look for unreadable pictures and near-duplicates",
+        "look for unreadable pictures, near-duplicates and wrong labels",
         "Counts pictures by class, size and mode, and lists those that cannot be read and near-duplicates. The exit "
         "status is 1 if a picture cannot be read.",
         (
@@ -204,9 +204,14 @@ PAGES = {
                 "--data.train_dir", "FOLDER", "pictures, in a folder for each class", "data/gel_electrophoresis/dataset"
             ),
             Option("--data.test_dir", "FOLDER", "test pictures, likewise"),
+            Option("--quality", "", "lists blurred, dark, overexposed and blank pictures (gel-lightning[clean])"),
+            Option("--labels", "", "lists labels that a model trained on the others doubts (gel-lightning[clean])"),
+            Option("--model.backbone", "NAME", "network of that model", "resnet18"),
+            Option("--model.weights", "WEIGHTS", "its pretrained weights, as for fit", "imagenet"),
         ),
         (
             "gel-fit data check --data.train_dir pictures",
+            "gel-fit data check --data.train_dir pictures --quality --labels",
             "gel-fit data check --data.train_dir pictures --data.test_dir other_pictures",
         ),
     ),

@@ -140,6 +140,9 @@ class PictureCache:
         if kept is not None and len(kept.values) == image_size:
             return kept.values, kept.digest
         picture, digest = read_with_digest(path)
+        if decoded := self._to_keep(picture, digest, image_size):
+            self._decoded[path] = decoded
+            return decoded.values, digest
         return resized(picture, image_size), digest
 
     def thumbnails(self, paths: Sequence[Path]) -> Tensor:

@@ -6,12 +6,14 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Column, Table
 
 from gel_lightning.core.text import printable
 from gel_lightning.data.duplicates import hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
-from gel_lightning.data.folders import folder_notes, read_class_folders
+from gel_lightning.data.folders import LabelledPictures, folder_notes, read_class_folders
 from gel_lightning.data.formats import PictureHeader
 from gel_lightning.data.images import PictureError, describe_picture
 
@@ -60,6 +62,22 @@ def check(train_dir: str | Path, test_dir: str | Path | None = None) -> int:
     if test_dir is not None:
         _print_shared(console, *folders)
     return int(any(folder.errors for folder in folders))
+
+
+def readable_pictures(folder: str | Path) -> tuple[LabelledPictures, NDArray[np.intp]]:
+    """Lists the pictures of a folder of class folders that can be read, and numbers their groups of near-duplicates.
+
+    Raises:
+        GelError: as for :func:`~gel_lightning.data.folders.read_class_folders`.
+    """
+    paths, labels, names = read_class_folders(Path(folder), None, every_class=False)[:3]
+    read = [
+        (path, label, hashes)
+        for path, label, hashes in zip(paths, labels, hash_pictures(paths), strict=True)
+        if not isinstance(hashes, PictureError)
+    ]
+    groups = near_duplicate_groups(picture_hashes([hashes for *_, hashes in read]))
+    return LabelledPictures([path for path, *_ in read], [label for _, label, _ in read], names), groups
 
 
 def _read(path: Path, class_names: Sequence[str] | None = None) -> _Folder:

@@ -28,14 +28,12 @@ class TrainingLoss(nn.Module):
         GelError: a number is out of range.
     """
 
-    weights: Tensor | None
-
     def __init__(self, class_weights: str | Sequence[float] | None, label_smoothing: float, mixup: float) -> None:
         super().__init__()
         check_range("--model.label_smoothing", label_smoothing, 0, 1)
         check_range("--model.mixup", mixup, 0, MAX_MIXUP)
         self.class_weights, self.label_smoothing, self.mixup = class_weights, label_smoothing, mixup
-        self.register_buffer("weights", None, persistent=False)
+        self.weights: Tensor | None = None  # no buffer: callbacks that average weights copy those before it is known
 
     def set_classes(self, class_names: Sequence[str], counts: Sequence[int] | None) -> None:
         """Weighs classes of these names, of which there are so many training pictures, or None if nobody knows."""
@@ -68,7 +66,8 @@ class TrainingLoss(nn.Module):
         return loss if share == 1 else share * loss + (1 - share) * self._loss(logits, labels.roll(1, 0))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(logits, labels, self.weights, label_smoothing=self.label_smoothing)
+        weights = None if self.weights is None else self.weights.to(logits)
+        return functional.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing)
 
 
 def loss_weights(asked: str | Sequence[float], class_names: Sequence[str], counts: Sequence[int] | None) -> Tensor:

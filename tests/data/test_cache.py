@@ -103,6 +103,21 @@ def test_digests_stay_those_of_what_was_decoded(
         PictureCache(tmp_path / "cache").hashes(paths)
 
 
+def test_the_views_of_a_picture_are_made_of_one_decoding(
+    paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an earlier run has kept the hashes, so that nothing was decoded for them."""
+    PictureCache(tmp_path / "cache").hashes(paths)
+    cache = PictureCache(tmp_path / "cache")
+    cache.hashes(paths, 32)
+    first = [cache.values(path, 32) for path in paths]
+    forbid_decoding(monkeypatch)
+    for path, (values, digest) in zip(paths, first, strict=True):
+        again, same = cache.values(path, 32)
+        assert np.array_equal(again, values)
+        assert same == digest
+
+
 def test_rows_that_vanish_meanwhile_do_no_harm(
     paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,15 @@ def test_averaged_weights_are_those_of_the_checkpoint(
     trainer.test(model, data, ckpt_path="best", verbose=False)
 
 
+def test_the_weights_of_an_unfrozen_tail_are_averaged_with_any_loss(train_dir: Path, tmp_path: Path) -> None:
+    """The averages are made before the loss knows its class weights, which are no part of them."""
+    model = small(unfreeze=0.1, class_weights="balanced", mixup=0.2, label_smoothing=0.1)
+    before = {name: value.clone() for name, value in model.network.tail.state_dict().items()}
+    make_trainer(tmp_path, 2, [EMAWeightAveraging(decay=0.5)]).fit(model, gels(train_dir, batch_size=50))
+    after = model.network.tail.state_dict()
+    assert not any(value.equal(before[name]) for name, value in after.items() if value.is_floating_point())
+
+
 def test_a_run_with_averaged_weights_is_resumed(train_dir: Path, tmp_path: Path) -> None:
     heads = []
     for epochs in ((4,), (2, 4)):
