@@ -1,14 +1,21 @@
 """The pretrained networks: their names, their stages, and what pictures they take."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
+import torchvision
 from torch import nn
-from torchvision.models import get_model, get_model_weights
+from torchvision.models import get_model, get_model_weights, list_models
 
 from gel_lightning.core.errors import GelError, missing_package
+
+Normalisation = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of each colour channel, of values in [0, 1]."""
 
 
 class Architecture(NamedTuple):
@@ -20,27 +27,53 @@ class Architecture(NamedTuple):
             ``name``, and ``pool`` and ``flatten`` stand for the functions of those names.
         timm: timm's name of it, if it is not torchvision's.
         min_size: the smallest side of a picture in pixels.
+        options: arguments of the function that makes it.
+        normalised: what it was trained with, where that is not what torchvision's weights say.
     """
 
     last_linear: str
     chain: str
     timm: str = ""
     min_size: int = 1
+    options: Mapping[str, Any] = MappingProxyType({})
+    normalised: Normalisation | None = None
 
 
-ARCHITECTURES = {
-    "resnet18": Architecture("fc", "conv1 bn1 relu maxpool layer1.* layer2.* layer3.* layer4.* avgpool flatten"),
-    "vgg16": Architecture("classifier.6", "features.* avgpool flatten classifier.*", min_size=32),
-    "mobilenet_v3_large": Architecture("classifier.3", "features.* avgpool flatten classifier.*"),
-    "mobilenet_v2": Architecture("classifier.1", "features.* pool flatten classifier.*"),
-    "efficientnet_lite0": Architecture(
-        "classifier", "conv_stem bn1 blocks.*.* conv_head bn2 global_pool", "tf_efficientnet_lite0"
+RESNET = Architecture("fc", "conv1 bn1 relu maxpool layer1.* layer2.* layer3.* layer4.* avgpool flatten")
+FEATURES_AND_CLASSIFIER = "features.* avgpool flatten classifier.*"
+INCEPTION = (
+    "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 Mixed_5b Mixed_5c "
+    "Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b Mixed_7c avgpool dropout flatten"
+)
+FAMILIES = {
+    r"(wide_)?resne(x)?t\d+.*": RESNET,
+    r"vgg\d+(_bn)?": Architecture("classifier.6", FEATURES_AND_CLASSIFIER, min_size=32),
+    r"alexnet": Architecture("classifier.6", FEATURES_AND_CLASSIFIER, min_size=63),
+    r"mobilenet_v3_.*": Architecture("classifier.3", FEATURES_AND_CLASSIFIER),
+    r"mobilenet_v2": Architecture("classifier.1", "features.* pool flatten classifier.*"),
+    r"efficientnet_.*": Architecture("classifier.1", FEATURES_AND_CLASSIFIER),
+    r"convnext_.*": Architecture("classifier.2", "features.* avgpool classifier.*", min_size=32),
+    r"shufflenet_.*": Architecture("fc", "conv1 maxpool stage2.* stage3.* stage4.* conv5 pool flatten"),
+    # Without its auxiliary head. Google's weights take values from -1 to 1.
+    r"inception_v3": Architecture(
+        *("fc", INCEPTION, "", 75),
+        options={"aux_logits": False, "init_weights": False, "transform_input": False},
+        normalised=((0.5,) * 3, (0.5,) * 3),
     ),
 }
-"""One entry adds a backbone."""
-
-TIMM_MEAN, TIMM_STD = (127 / 255,) * 3, (128 / 255,) * 3
-"""Normalisation that EfficientNet-Lite was trained with: (value - 127) / 128."""
+"""Networks of torchvision, by a pattern of their names. One entry adds a family."""
+ARCHITECTURES = {
+    **{
+        name: architecture
+        for pattern, architecture in FAMILIES.items()
+        for name in list_models(module=torchvision.models)
+        if re.fullmatch(pattern, name)
+    },
+    "efficientnet_lite0": Architecture(
+        *("classifier", "conv_stem bn1 blocks.*.* conv_head bn2 global_pool", "tf_efficientnet_lite0"),
+        normalised=((127 / 255,) * 3, (128 / 255,) * 3),  # (value - 127) / 128
+    ),
+}
 
 IMAGENET_VERSION = "IMAGENET1K_V1"  # the weights of the original study, for every network
 
@@ -82,21 +115,25 @@ def architecture(name: str) -> Architecture:
         GelError: there is no such backbone.
     """
     if name not in ARCHITECTURES:
-        raise GelError(f"no backbone {name!r}; choose one of {', '.join(ARCHITECTURES)} (--model.backbone)")
+        alike = ", ".join(get_close_matches(name, ARCHITECTURES, 4)) or "resnet18, vgg16 or mobilenet_v3_large"
+        raise GelError(
+            f"no backbone {name!r}; choose {alike}, or another of these families of torchvision: "
+            f"{', '.join(dict.fromkeys(re.split('[0-9_]', name)[0] for name in ARCHITECTURES))} (--model.backbone)"
+        )
     return ARCHITECTURES[name]
 
 
 def whole_network(name: str) -> nn.Module:
     """Builds a backbone with random weights, with its last linear layer."""
-    timm_name = architecture(name).timm
+    timm_name, options = architecture(name).timm, architecture(name).options
     if not timm_name:
-        network: nn.Module = get_model(name, weights=None)
+        network: nn.Module = get_model(name, weights=None, **options)
         return network
     try:
         import timm  # a second that the other networks need not wait for
     except ImportError as error:
         raise missing_package("timm", "packaged") from error
-    network = timm.create_model(timm_name)
+    network = timm.create_model(timm_name, **options)
     return network
 
 
@@ -120,10 +157,10 @@ def num_features(name: str) -> int:
         return without_last_linear(name)[1]
 
 
-def normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of each colour channel that a network was trained with, of values in [0, 1]."""
-    if ARCHITECTURES[name].timm:
-        return TIMM_MEAN, TIMM_STD
+def normalisation(name: str) -> Normalisation:
+    """What a network's pictures were normalised with when it was trained."""
+    if normalised := ARCHITECTURES[name].normalised:
+        return normalised
     preset = get_model_weights(name)[IMAGENET_VERSION].transforms()
     return preset.mean, preset.std
 
@@ -149,10 +186,11 @@ def chain(name: str, network: nn.Module) -> list[tuple[str, nn.Module]]:
         network: as :func:`without_last_linear` builds it.
     """
     functions = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    own = dict(network.named_children())
     modules: list[tuple[str, nn.Module]] = []
     for pattern in architecture(name).chain.split():
         path, *levels = pattern.split(".*")
-        found = [(path, functions.get(path) or network.get_submodule(path))]
+        found = [(path, own.get(path) or functions[path])]
         for _ in levels:
             found = [(f"{path}.{child}", module) for path, parent in found for child, module in parent.named_children()]
         modules += found

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from test_backbones import ONE_OF_EACH
 from torch import nn
 
 from gel_lightning import LinearHead, Network
@@ -10,18 +11,21 @@ PICTURES = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
-    ("name", "unfreeze"), [*((name, 0.2) for name in ARCHITECTURES), *(("resnet18", share) for share in (0, 0.6, 1))]
+    ("name", "unfreeze"), [*((name, 0.2) for name in ONE_OF_EACH), *(("resnet18", share) for share in (0, 0.6, 1))]
 )
 def test_wherever_it_is_cut_it_computes_the_same(name: str, unfreeze: float) -> None:
     network = Network(name, "none", LinearHead, 3, unfreeze).eval()
     assert not network.trunk_is_loaded
+    network.double()  # BatchNorm is folded into the convolutions of a trunk, which changes the last bits
+    side = max(64, ARCHITECTURES[name].min_size)
+    pictures = torch.rand(3, 1, side, side, generator=torch.Generator().manual_seed(0)).double()
     with torch.no_grad():
-        features = network.trunk(PICTURES)
-        assert features.shape == (3, *network.feature_shape(64))
-        whole = load_trunk(name, "none")(PICTURES)
-        torch.testing.assert_close(network.vectors(features), whole, rtol=2e-3, atol=2e-3)
-        assert network(PICTURES).equal(network.classify(features))
-    assert network(PICTURES).shape == (3, 3)
+        features = network.trunk(pictures)
+        assert features.shape == (3, *network.feature_shape(side))
+        whole = load_trunk(name, "none").double()(pictures)
+        assert torch.linalg.norm(network.vectors(features) - whole) < 1e-3 * torch.linalg.norm(whole)
+        assert network(pictures).equal(network.classify(features))
+    assert network(pictures).shape == (3, 3)
 
 
 def test_tail_and_head_are_trained_and_the_trunk_is_not() -> None:
