@@ -11,7 +11,8 @@ class Opened:
     """A page in a browser, with what the browser complained of and asked for."""
 
     def __init__(self, browser: Any, path: Path, scheme: str = "light", size: dict[str, int] = DESK) -> None:
-        self.page = browser.new_context(color_scheme=scheme, viewport=size).new_page()
+        self.context = browser.new_context(color_scheme=scheme, viewport=size)
+        self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(message.text))
@@ -32,6 +33,8 @@ class Opened:
         """What axe finds: by default contrast of every text, names of every control, order of headings and more."""
         from axe_playwright_python.sync_playwright import Axe
 
-        options = {"runOnly": list(rules)} if rules else None
+        options: dict[str, list[str]] = {"resultTypes": ["violations"]}  # to list what is right takes most of the time
+        if rules:
+            options["runOnly"] = list(rules)
         found = Axe().run(self.page, options=options).response["violations"]
         return [(one["id"], [node["html"][:200] for node in one["nodes"]][:3]) for one in found]

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +21,66 @@ from gel_lightning.comparison.summary import Summary
 # Names that a page must show and not run, and that matplotlib must not take for formulas.
 ODD = ('<b>gel & "it\'s" $x$', "не гель 凝胶_1")
 GONE = "no thumbnail is kept"
+EVIL = "<img src=x onerror=document.title='run'><script>document.title='run'</script>"
 KINDS: dict[str, dict[str, Any]] = {
-    "folds": {},
+    "12 models": {
+        "backbones": ["resnet18", "vgg16", "mobilenet_v3_large"],
+        "optimizers": ["sgd"],
+        "hardware": ["cpu", "gpu"],
+        "folds": 2,
+    },
     "one split": {"folds": 0},
     "one model": {"backbones": ["resnet18"], "heads": ["multi"], "optimizers": ["sgd"]},
     "odd names": {"classes": ODD, "backbones": ["resnet18"], "failed": ["resnet18_single_sgd_cpu"]},
-    "12 models": {
-        "backbones": ["resnet18", "vgg16", "mobilenet_v3_large"],
-        "heads": ["multi"],
-        "hardware": ["cpu", "gpu"],
-        "folds": 2,
-        "repeats": 1,
-    },
 }
 TWO: dict[str, Any] = {"backbones": ["resnet18"], "heads": ["multi"]}
 
 
-def reported(folder: Path, **options: Any) -> tuple[Path, Summary]:
-    """A made-up comparison of tiny pictures that are there, and its report."""
+def pictured(folder: Path, **options: Any) -> Path:
+    """A made-up comparison of tiny pictures that are there."""
     for label, name in enumerate(options.get("classes", ("gel", "not_gel"))):
         save_class(folder / "pictures" / name, 10, 1000 * label, striped=label == 0)
         save_class(folder / "pictures/test" / name, 5, 1000 * label + 500, striped=label == 0)
-    made = make_comparison(folder / "made", pictures=folder / "pictures", per_class=10, **options)
-    return made, make_report(made, {str(path) for path in (folder / "pictures").rglob("*.png")})
+    return make_comparison(folder / "made", pictures=folder / "pictures", per_class=10, **options)
 
 
-def page_of(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a kind of comparison, which is made once."""
-    folder = made_once(tmp_path_factory, f"report of {kind}", lambda folder: void(reported(folder, **KINDS[kind])))
-    return folder / "made/report.html"
+def reported(folder: Path, **options: Any) -> tuple[Path, Summary]:
+    """Such a comparison and its report."""
+    made = pictured(folder, **options)
+    return made, make_report(made, pictures_in(folder))
 
 
-@pytest.fixture(scope="session", params=KINDS)
-def page_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of each kind of comparison."""
-    return page_of(request.param, tmp_path_factory)
+def pictures_in(folder: Path) -> set[str]:
+    return {str(path) for path in (folder / "pictures").rglob("*.png")}
 
 
-def void(_: object) -> None:
-    """Takes what is not wanted."""
+def made_of(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a kind of comparison with its report, which is made once."""
+
+    def make(folder: Path) -> None:
+        made = pictured(folder, **KINDS[kind])
+        if kind == "odd names":
+            command = f"gel-fit compare --data.train_dir '{EVIL}'"
+            change_about(made, commands=[command], system=EVIL, near_duplicates=[[EVIL, "b"]])
+            text = (made / "results.csv").read_text()
+            (made / "results.csv").write_text(text.replace("it did not work", EVIL))
+        make_report(made, pictures_in(folder))
+
+    return made_once(tmp_path_factory, f"report of {kind}", make) / "made"
 
 
 class OpenedReport(Opened):
-    """A report in a browser."""
+    """A report in a browser, which the tests of its kind share; each sets what it needs to see."""
+
+    def look(self, scheme: str = "light", size: dict[str, int] = DESK, media: str = "screen") -> Any:
+        """The page, as it looks there."""
+        self.page.set_viewport_size(size)
+        self.page.emulate_media(color_scheme=scheme, media=media)
+        return self.page
+
+    def set_details(self, is_open: bool) -> None:
+        """Opens or closes all of them."""
+        self.page.evaluate("open => document.querySelectorAll('details').forEach(one => one.open = open)", is_open)
 
     def rows(self) -> list[list[str]]:
         """The cells of the table of models by which it is sorted."""
@@ -71,21 +89,48 @@ class OpenedReport(Opened):
         return rows
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of comparison."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenedReport]:
+    """The report of a kind of comparison."""
+    report = OpenedReport(browser, made_of(kind, tmp_path_factory) / "report.html")
+    yield report
+    report.context.close()
+
+
+def of(*kinds: str) -> pytest.MarkDecorator:
+    """Has a test look at the reports of these kinds alone."""
+    return pytest.mark.parametrize("kind", kinds, indirect=True, scope="module")
+
+
 # --- in a browser ---
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_report_stands_alone_and_can_be_read_in_both_schemes(browser: Any, page_file: Path, scheme: str) -> None:
-    opened = OpenedReport(browser, page_file, scheme)
-    for details in opened.page.query_selector_all("details:not([open])"):
-        details.evaluate("one => one.open = true")
-    assert opened.complaints == []
-    assert opened.fetched() == [page_file.as_uri()]
-    assert opened.is_dark() == (scheme == "dark")
-    # In the dark only colours differ; else names of every control, order of headings and more count, too.
-    assert opened.violations(*(["color-contrast"] if scheme == "dark" else [])) == []
-    # The text of the figures too, which axe leaves out.
-    assert figure_contrasts(opened.page) >= 3
+def test_the_text_of_figures_can_be_read_in_both_schemes(opened: OpenedReport) -> None:
+    for scheme in ("light", "dark"):
+        page = opened.look(scheme)
+        assert opened.is_dark() == (scheme == "dark")
+        assert figure_contrasts(page) >= 3  # axe leaves it out
+
+
+# Of 12 models there are more rows, and no other parts.
+@of("one split", "one model", "odd names")
+def test_a_report_has_names_of_controls_and_readable_text(opened: OpenedReport) -> None:
+    opened.look()
+    opened.set_details(True)
+    assert opened.violations() == []
+
+
+@of("odd names")
+def test_text_can_be_read_in_the_dark(opened: OpenedReport) -> None:
+    opened.look("dark")
+    opened.set_details(True)
+    assert opened.violations("color-contrast") == []  # only colours differ
 
 
 def figure_contrasts(page: Any) -> float:
@@ -107,91 +152,87 @@ def figure_contrasts(page: Any) -> float:
     return min(contrasts)
 
 
-def test_nothing_overflows_on_a_phone_or_a_desk(browser: Any, page_file: Path) -> None:
+def test_nothing_overflows_on_a_phone_or_a_desk(opened: OpenedReport) -> None:
+    opened.set_details(True)
     for size in (PHONE, DESK):
-        opened = OpenedReport(browser, page_file, size=size)
-        opened.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-        assert opened.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        page = opened.look(size=size)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
         # Whatever is wider than the page is in a box that scrolls.
         script = """() => [...document.querySelectorAll("body *")]
           .filter(one => !one.parentElement.closest(".scroll") && one.getBoundingClientRect().right > innerWidth + 1)
           .map(one => one.outerHTML.slice(0, 80))"""
-        assert opened.page.evaluate(script) == []
+        assert page.evaluate(script) == []
 
 
-def test_the_table_sorts_by_each_column_both_ways(browser: Any, page_file: Path) -> None:
-    opened = OpenedReport(browser, page_file)
-    buttons = opened.page.query_selector_all("#table th button")
+@of("12 models", "one model")
+def test_the_table_sorts_by_each_column_both_ways(opened: OpenedReport) -> None:
+    opened.look().reload()
     first = opened.rows()
     assert [float(row[1]) for row in first] == sorted((float(row[1]) for row in first), reverse=True)
-    for column, button in enumerate(buttons):
+    for column, button in enumerate(opened.page.query_selector_all("#table th button")):
         seen = []
         for _ in range(2):
-            button.click()
+            button.evaluate("button => button.click()")
             order = button.evaluate("button => button.parentElement.ariaSort")
-            values: list[Any] = [row[column] for row in opened.rows()]
+            rows = opened.rows()
+            values: list[Any] = [row[column] for row in rows]
             values = values if column == 0 else list(map(float, values))
             assert values == sorted(values, reverse=order == "descending")
-            assert sorted(opened.rows()) == sorted(first)  # whole rows have moved
+            assert sorted(rows) == sorted(first)  # whole rows have moved
             seen.append(order)
         assert sorted(seen) == ["ascending", "descending"]
         assert len(opened.page.query_selector_all("#table th[aria-sort]")) == 1
+    before = opened.rows()
+    button.click()  # with the mouse, too
+    assert opened.rows() == before[::-1]
 
 
-def test_names_are_shown_and_not_run(browser: Any, tmp_path: Path) -> None:
-    evil = "<img src=x onerror=document.title='run'><script>document.title='run'</script>"
-    made, _ = reported(tmp_path, **KINDS["odd names"])
-    change_about(
-        made, commands=[f"gel-fit compare --data.train_dir '{evil}'"], system=evil, near_duplicates=[[evil, "b"]]
-    )
-    text = (made / "results.csv").read_text()
-    (made / "results.csv").write_text(text.replace("it did not work", evil))
-    make_report(made)
-    opened = OpenedReport(browser, made / "report.html")
-    assert opened.complaints == []
-    assert opened.page.title() == "Comparison of 3 models"
-    shown = opened.page.inner_text("body")
-    assert shown.count(evil) == 3 + shown.count(f"{evil}\n{GONE}")
+@of("odd names")
+def test_names_are_shown_and_not_run(opened: OpenedReport) -> None:
+    page = opened.look()
+    opened.set_details(True)
+    assert page.title() == "Comparison of 3 models"
+    shown = page.inner_text("body")
+    assert shown.count(EVIL) == 3 + shown.count(f"{EVIL}\n{GONE}") > 3
     for name in ODD:
         assert f"precision of {ODD[0]}" in shown
         assert name in shown
         words = "[...document.querySelectorAll('.plot svg')].map(svg => svg.textContent).join(' ')"
-        assert name[:5] in opened.page.evaluate(words)  # long ones are cut there
+        assert name[:5] in page.evaluate(words)  # long ones are cut there
 
 
-@pytest.mark.parametrize("kind", ["folds", "one split"])
-def test_tables_and_figures_fit_the_screen(browser: Any, kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    made = page_of(kind, tmp_path_factory).parent
+@of("12 models", "one split")
+def test_tables_and_figures_fit_the_screen(opened: OpenedReport) -> None:
     script = "[...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth + 1)"
-    desk = OpenedReport(browser, made / "report.html")
-    desk.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    assert desk.page.evaluate(f"{script}.map(one => one.ariaLabel)") == []
-    phone = OpenedReport(browser, made / "report.html", size=PHONE)
-    assert phone.page.evaluate(f"{script}.filter(one => one.querySelector('.plot')).length") == 0
-    plot = phone.page.query_selector(".plot")
+    opened.set_details(True)
+    assert opened.look().evaluate(f"{script}.map(one => one.ariaLabel)") == []
+    page = opened.look(size=PHONE)
+    assert page.evaluate(f"{script}.filter(one => one.querySelector('.plot')).length") == 0
+    plot = page.query_selector(".plot")
     widths = []
     for _ in range(3):  # a tap enlarges it, and another one shrinks it
         widths.append(plot.evaluate("plot => plot.clientWidth"))
         plot.click()
     assert widths[0] == widths[2] < 360 < widths[1]
+    plot.click()
 
 
-def test_a_page_of_paper_holds_all_columns(browser: Any, page_file: Path) -> None:
-    opened = OpenedReport(browser, page_file, size={"width": 703, "height": 1000})  # an A4 page within its margins
-    opened.page.emulate_media(media="print")
+def test_a_page_of_paper_holds_all_columns(opened: OpenedReport) -> None:
+    page = opened.look(size={"width": 703, "height": 1000}, media="print")  # an A4 page within its margins
     wide = "[...document.querySelectorAll('table, .plot svg')].map(one => one.getBoundingClientRect().right)"
-    assert max(opened.page.evaluate(wide)) <= 703
+    assert max(page.evaluate(wide)) <= 703
 
 
-def test_only_the_best_figure_of_a_column_is_bold(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    opened = OpenedReport(browser, page_of("one split", tmp_path_factory))
+@of("one split")
+def test_only_the_best_figure_of_a_column_is_bold(opened: OpenedReport) -> None:
+    page = opened.look()
     weights = (
         "[...table.tBodies[0].rows].map(row => [...row.cells].map(cell => +getComputedStyle(cell).fontWeight > 500))"
     )
     texts = "[...table.tBodies[0].rows].map(row => [...row.cells].map(cell => cell.firstChild.textContent))"
-    bold, shown, values = opened.page.evaluate(weights), opened.page.evaluate(texts), opened.rows()
+    bold, shown, values = page.evaluate(weights), page.evaluate(texts), opened.rows()
     less = ["log loss", "calibration error"]
-    heads = opened.page.evaluate("[...table.tHead.rows[0].cells].map(cell => cell.innerText)")
+    heads = page.evaluate("[...table.tHead.rows[0].cells].map(cell => cell.innerText)")
     assert not any(row[0] for row in bold)
     for column in range(1, len(heads) - 2):
         figures = [float(row[column]) for row in values]
@@ -200,16 +241,24 @@ def test_only_the_best_figure_of_a_column_is_bold(browser: Any, tmp_path_factory
         assert [row[column] for row in bold] == [row[column] == best and not alike for row in shown], heads[column]
 
 
-def test_on_paper_nothing_is_hidden(browser: Any, page_file: Path, tmp_path: Path) -> None:
-    opened = OpenedReport(browser, page_file, "dark")
+def test_on_paper_nothing_is_hidden(opened: OpenedReport) -> None:
+    opened.look("dark")
+    opened.set_details(False)
     closed = "document.querySelectorAll('details:not([open])').length"
     before = opened.page.evaluate(closed)
-    opened.page.emulate_media(media="print")
-    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert opened.page.evaluate(closed) == 0
-    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    opened.page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert opened.page.evaluate(closed) == before
+    assert before > 0
+    page = opened.look("dark", media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(closed) == 0
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(closed) == before
+
+
+def test_a_report_stands_alone(opened: OpenedReport, kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    opened.look("dark").reload()
+    assert opened.complaints == []  # of nothing that the tests above did, either
+    assert set(opened.fetched()) == {(made_of(kind, tmp_path_factory) / "report.html").as_uri()}
 
 
 # --- the files ---
@@ -221,8 +270,10 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "plots", lambda _: [])
 
 
-def test_a_report_leaves_whole_files_and_is_made_again_the_same(tmp_path: Path) -> None:
-    made, _ = reported(tmp_path, **TWO)
+def test_a_report_leaves_whole_files_and_is_made_again_the_same(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = made_of("odd names", tmp_path_factory)
     figures = sorted(path.name for path in (made / "figures").iterdir())
     assert figures == sorted({f"{Path(name).stem}.{kind}" for name in figures for kind in ("png", "svg")})
     assert len(figures) > 20
@@ -238,9 +289,12 @@ def test_a_report_leaves_whole_files_and_is_made_again_the_same(tmp_path: Path) 
     on_page = {Path(name).stem for name in figures if f'id="figure-{Path(name).stem}"' in page}
     left_out = {Path(name).stem for name in figures} - on_page
     assert {"reliability"} <= left_out <= {"reliability", "metrics_bars"}
-    assert not temporary_files(tmp_path)
-    make_report(made)
-    assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+    assert not temporary_files(made)
+    again = Path(shutil.copytree(made, tmp_path / "again"))
+    (again / "report.html").unlink()
+    shutil.rmtree(again / "figures")
+    make_report(again)
+    assert {made / path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -289,7 +343,7 @@ def test_only_pictures_of_the_comparison_are_in_the_page(tmp_path: Path) -> None
     make_report(made)
     assert "<img src=" not in (made / "report.html").read_text()
     # A folder of thumbnails that is elsewhere is none of the comparison's.
-    make_report(made, {str(path) for path in (tmp_path / "pictures").rglob("*.png")})
+    make_report(made, pictures_in(tmp_path))
     assert (made / "report.html").read_text() == page
     (made / "thumbnails").rename(tmp_path / "elsewhere")
     (made / "thumbnails").symlink_to(tmp_path / "elsewhere")
