@@ -10,6 +10,9 @@ from conftest import ROOT
 TESTS = """
 import pytest
 
+@pytest.fixture(scope="session", autouse=True)
+def random_networks_settled_once(): pass  # the one of conftest imports torch
+
 @pytest.fixture(params=["", "in CI"])
 def browser(request, monkeypatch):
     if request.param:

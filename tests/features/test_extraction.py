@@ -305,12 +305,17 @@ def test_a_whole_second_command_needs_no_picture_and_no_backbone(
 ) -> None:
     """With its TensorBoard pages, its validation and its test."""
     options = (*FIT, *pictures, "--data.cache_dir", "cache", "--trainer.max_epochs", "1")
-    first = gel_fit("fit", *options, cwd=tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gel_lightning.training.tensorboard_pages.TensorBoardPages._draw", lambda *_: None)
+        first = gel_fit("fit", *options, cwd=tmp_path)
     assert (first.status, first.err) == (0, "")
     assert "\n20 feature vectors computed in " in first.out  # the other 8 when they are tested
     no_work()
     for more in ((), ("--model.head", "LinearHead", "--model.optimizer", "Adam", "--seed_everything", "7")):
-        ran = gel_fit("fit", *options, *more, cwd=tmp_path)
+        with pytest.MonkeyPatch.context() as patch:
+            if more:  # pages of one run will do
+                patch.setattr("gel_lightning.training.tensorboard_pages.TensorBoardPages._draw", lambda *_: None)
+            ran = gel_fit("fit", *options, *more, cwd=tmp_path)
         assert (ran.status, ran.err) == (0, "")
         assert "feature vectors" not in ran.out
     rows = read_rows(tmp_path / "lightning_logs/results.csv")
