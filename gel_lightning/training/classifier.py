@@ -343,7 +343,7 @@ class GelClassifier(LightningModule):
             check_pictures(pictures)
         if is_first or labels.device.type == "cpu":  # reading values from another device waits for it
             check_labels(labels, self.class_names)
-        features, share = self._features(pictures), 1.0
+        features, share = self._features(pictures), None
         if stage == "train":
             features, share = self.training_loss.mix(features)
         with single_picture_refused(len(labels)):

@@ -40,21 +40,21 @@ class TrainingLoss(nn.Module):
         if self.class_weights is not None:
             self.weights = loss_weights(self.class_weights, class_names, counts)
 
-    def mix(self, features: Tensor) -> tuple[Tensor, float]:
+    def mix(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mixes each item of a batch with the one before it, the first with the last.
 
         Args:
             features: shape ``[N, ...]``.
 
         Returns:
-            The mixed features, and the share that is left of each item.
+            The mixed features, and the share that is left of each item, a scalar; None if nothing is mixed.
         """
         if not self.mixup:
-            return features, 1.0
-        share = Beta(self.mixup, self.mixup).sample().item()
+            return features, None
+        share = Beta(self.mixup, self.mixup).sample().to(features)
         return share * features + (1 - share) * features.roll(1, 0), share
 
-    def forward(self, logits: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
+    def forward(self, logits: Tensor, labels: Tensor, share: Tensor | None = None) -> Tensor:
         """Returns the mean loss of a batch, a scalar.
 
         Args:
@@ -63,7 +63,7 @@ class TrainingLoss(nn.Module):
             share: what :meth:`mix` returned.
         """
         loss = self._loss(logits, labels)
-        return loss if share == 1 else share * loss + (1 - share) * self._loss(logits, labels.roll(1, 0))
+        return loss if share is None else share * loss + (1 - share) * self._loss(logits, labels.roll(1, 0))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         weights = None if self.weights is None else self.weights.to(logits)

@@ -32,8 +32,9 @@ def test_mixed_features_have_the_loss_of_mixed_labels(shape: tuple[int, ...]) ->
     loss, features, shares = TrainingLoss(None, 0, 0.4), torch.randn(shape), []
     for _ in range(200):
         mixed, share = loss.mix(features)
+        assert share is not None
         torch.testing.assert_close(mixed[0], share * features[0] + (1 - share) * features[-1])
-        shares.append(share)
+        shares.append(share.item())
     one_hot = functional.one_hot(LABELS).float()
     soft = share * one_hot + (1 - share) * one_hot.roll(1, 0)
     torch.testing.assert_close(loss(LOGITS, LABELS, share), functional.cross_entropy(LOGITS, soft))
@@ -42,7 +43,9 @@ def test_mixed_features_have_the_loss_of_mixed_labels(shape: tuple[int, ...]) ->
 
 
 def test_without_mixup_features_are_the_same_object() -> None:
-    assert TrainingLoss(None, 0, 0).mix(LOGITS)[0] is LOGITS
+    mixed, share = TrainingLoss(None, 0, 0).mix(LOGITS)
+    assert mixed is LOGITS
+    assert share is None
 
 
 @pytest.mark.parametrize("unfreeze", [0.0, 0.1])
