@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -120,7 +121,7 @@ class Runner:
     def _fit(self, model: ModelSpec, make: Make, progress: GridProgress, shown: Sequence[str]) -> None:
         """Fits, validates and tests one model, as `gel-fit fit` does.
 
-        Before that it is cross-validated: the row of results is the last that is written of it.
+        In between it is cross-validated: what no fit can do fails at once, and the row of results is written last.
         """
         folder = self.folder / model.name
         outcomes: list[Outcome] = []
@@ -135,12 +136,12 @@ class Runner:
         shutil.rmtree(folder, ignore_errors=True)  # what a failed one may have left there
         self._seed()
         made = make(model, callbacks)
+        settings = deepcopy(dict(made.settings))  # with callbacks as they are before a fit
+        made.trainer.fit(made.module, datamodule=self.data)
         for place, parts in self.folds.items():
-            outcomes.append(fit_fold(made.module, self.data, parts, place, made.settings, self.best, self.seed))
+            outcomes.append(fit_fold(made.module, self.data, parts, place, settings, self.best, self.seed))
             progress.fitted()
         self.data.parts = self.parts
-        self._seed()
-        made.trainer.fit(made.module, datamodule=self.data)
         measure_best(made.trainer, made.module, self.data)
         self.about["weights"][model.backbone] = {
             "name": made.module.hparams["weights"],

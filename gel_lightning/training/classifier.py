@@ -106,9 +106,6 @@ class GelClassifier(LightningModule):
         class_names: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.make_head: HeadCallable = described_class("head", head)
-        self.make_optimizer: OptimizerCallable = described_class("optimizer", optimizer or DEFAULT_OPTIMIZER)
-        self.make_lr_scheduler: SchedulerCallable | None = described_class("lr_scheduler", lr_scheduler)
         check_range("--model.unfreeze_at_epoch", unfreeze_at_epoch, 0, MAX_EPOCH)
         if backbone_lr is not None:
             check_range("--model.backbone_lr", backbone_lr, 0, math.inf)
@@ -127,6 +124,10 @@ class GelClassifier(LightningModule):
         for name, value in (("head", head), ("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
             if callable(value):  # a class that the person has named, not a description out of a checkpoint
                 name_import_path(name, plain_description(name, self.hparams[name])["class_path"])
+        # Of the descriptions: what LightningCLI gives holds its parser, with which no callback can copy the module.
+        self.make_head: HeadCallable = described_class("head", self.hparams["head"])
+        self.make_optimizer: OptimizerCallable = described_class("optimizer", self.hparams["optimizer"])
+        self.make_lr_scheduler: SchedulerCallable | None = described_class("lr_scheduler", self.hparams["lr_scheduler"])
         try_settings(self.make_optimizer, self.make_lr_scheduler)
         self.class_names: tuple[str, ...] = tuple(map(printable, class_names or DEFAULT_CLASSES))
         self.hparams["class_names"] = list(self.class_names)

@@ -155,6 +155,23 @@ def version(compared: Path) -> Path:
     return compared / FOLDER
 
 
+def test_callbacks_have_effect_on_a_model_and_on_each_fold(tmp_path: Path, pictures: Options) -> None:
+    """One averages weights, for which it copies the module, and one stops at once, each with a state of its own."""
+    callbacks = ("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5")
+    callbacks += ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss")
+    callbacks += ("--trainer.callbacks.patience=1", "--trainer.callbacks.min_delta=100")
+    ran = gel_fit("compare", *ONE, "--trainer.max_epochs", "9", *pictures, *callbacks, "--folds", "2", cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    alone = gel_fit(
+        "compare", *ONE, "--trainer.max_epochs", "2", *pictures, *callbacks[:2], "--folds", "2", cwd=tmp_path
+    )
+    assert alone.status == 0
+    stopped, cut = (read_comparison(tmp_path / f"lightning_logs/comparison/version_{n}").records[0] for n in range(2))
+    assert stopped.row["epochs"] == "2"
+    for one, other in zip((stopped.test, *stopped.folds), (cut.test, *cut.folds), strict=True):
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+
+
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_a_comparison_prints_what_it_does_and_where_things_are(compared: Path, name: str) -> None:
     assert (compared / "status").read_text() == "0 0"
