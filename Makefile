@@ -21,7 +21,7 @@ detector: $(VENV)/.installed ## train the packaged detector anew; LABS=FOLDER na
 	test -e data/drawn || $(BIN)/gel-fit data draw --to data/drawn
 	test -e data/detector || $(BIN)/python -m gel_lightning.detector.pictures --to data/detector $(LABS)
 	$(BIN)/gel-fit compare --config configs/detector.yaml --backbones efficientnet_lite0 --heads NormalizedLinearHead \
-	  --optimizers AdamW --data.groups gel_lightning/detector/pictures.csv --folds groups --trainer.default_root_dir $(TRIAL)
+	  --optimizers Adam --data.groups gel_lightning/detector/pictures.csv --folds groups --trainer.default_root_dir $(TRIAL)
 	$(BIN)/gel-fit fit --config configs/detector.yaml --trainer.default_root_dir $(TRIAL) --results_file $(TRIAL)/results.csv
 	$(BIN)/gel-fit export --ckpt_path $(TRIAL)/lightning_logs/detector/version_0/checkpoints/last.ckpt --half \
 	  --calibration $(TRIAL)/lightning_logs/comparison/version_0/*/predictions.csv --to gel_lightning/detector/gel.onnx

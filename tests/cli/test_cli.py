@@ -605,7 +605,7 @@ def has_tpu() -> bool:
     [
         pytest.param(
             ["--model.backbone", "resnet19"],
-            ["'resnet19'", "resnet18", "vgg16", "mobilenet_v3_large", "mobilenet_v2", "--model.backbone"],
+            ["'resnet19'", "resnet18", "vgg", "mobilenet", "--model.backbone"],
             id="backbone",
         ),
         pytest.param(["--model.weights", "absent.pth"], ["absent.pth", "--model.weights"], id="no weights file"),

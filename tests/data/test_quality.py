@@ -4,18 +4,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import refused
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from gel_lightning.data.quality import poor_pictures
 
 
 def test_each_kind_is_named(tmp_path: Path) -> None:
     sharp = np.random.default_rng(0).integers(0, 256, (200, 300), dtype=np.uint8)
+    blobs = Image.fromarray(np.random.default_rng(8).integers(0, 256, (4, 6), dtype=np.uint8))
     pictures = {
         "sharp.png": Image.fromarray(sharp),
         "dark.png": Image.fromarray(sharp // 10),
         "overexposed.png": Image.fromarray(255 - sharp // 100),
-        "blurred.png": Image.fromarray(sharp[:6, :9]).resize((300, 200), Image.Resampling.BICUBIC),
+        "blurred.png": blobs.resize((300, 200), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(30)),
         "blank.png": Image.new("L", (300, 200), 128),
     }
     for name, picture in pictures.items():
