@@ -263,3 +263,11 @@ def test_ten_more_pictures_to_classify_are_ten_more_features(train_dir: Path, tm
     assert len(answers[1]) == len(answers[2]) == 18
     rows = np.array([path.suffix == ".png" and path.stem not in ("bad", "cut") for path in data.predict_paths])
     torch.testing.assert_close(answers[1][rows], answers[2][rows], rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_of_one_picture_is_one_line_where_batchnorm_cannot_train_on_it(train_dir: Path, tmp_path: Path) -> None:
+    """Its feature map is of one pixel."""
+    data = data_of(train_dir, tmp_path, batch_size=1)
+    text = refused(lambda: fit(data, tmp_path, 1, unfreeze=0.1))
+    assert "BatchNorm" in text
+    assert "--data.batch_size" in text
