@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Column
 
@@ -13,6 +15,7 @@ from gel_lightning.cli.quiet import hide_known_warnings
 from gel_lightning.cli.terminal import SafeTable, print_line
 from gel_lightning.core.store import clear_stores, default_cache_dir, list_stores
 from gel_lightning.data.datamodule import DATA_ROOT
+from gel_lightning.data.folders import LabelledPictures
 
 
 def data_command(args: Sequence[str]) -> int:
@@ -25,7 +28,7 @@ def data_command(args: Sequence[str]) -> int:
         The exit status: 1 if a picture cannot be read.
     """
     # Imported here because they take time that the other commands need not spend.
-    from gel_lightning.data.check import check
+    from gel_lightning.data.check import check, readable_pictures
     from gel_lightning.data.drawn.dataset import draw_data_set
 
     checks = Parser(description=PAGES["data check"].summary)
@@ -49,10 +52,13 @@ def data_command(args: Sequence[str]) -> int:
     config = parser.parse_args(list(args))
     if config.subcommand == "check":
         status = check(config.check.data.train_dir, config.check.data.test_dir)
-        if config.check.quality:
-            _print_poor(config.check.data.train_dir)
-        if config.check.labels:
-            _print_doubts(config.check.data.train_dir, config.check.model.backbone, config.check.model.weights)
+        if config.check.quality or config.check.labels:
+            folder = config.check.data.train_dir
+            pictures, groups = readable_pictures(folder)
+            if config.check.quality:
+                _print_poor(folder, pictures)
+            if config.check.labels:
+                _print_doubts(folder, pictures, groups, config.check.model.backbone, config.check.model.weights)
         return status
     if config.subcommand == "cache":
         root = config.cache.data.cache_dir.expanduser()
@@ -66,25 +72,23 @@ def data_command(args: Sequence[str]) -> int:
     return 0
 
 
-def _print_poor(folder: Path) -> None:
+def _print_poor(folder: Path, pictures: LabelledPictures) -> None:
     """Lists the pictures of poor quality."""
-    from gel_lightning.data.check import readable_pictures
     from gel_lightning.data.quality import poor_pictures
 
-    pictures, _ = readable_pictures(folder)
     poor = poor_pictures(pictures.paths)
     print_line(f"{len(poor)} of {len(pictures.paths)} pictures are blurred, dark, overexposed or blank.")
     for path, words in poor.items():
         print_line(f"  {path.relative_to(folder)}: {', '.join(words)}")
 
 
-def _print_doubts(folder: Path, backbone: str, weights: str) -> None:
+def _print_doubts(
+    folder: Path, pictures: LabelledPictures, groups: NDArray[np.intp], backbone: str, weights: str
+) -> None:
     """Lists the pictures whose labels are doubtful."""
-    from gel_lightning.data.check import readable_pictures
     from gel_lightning.training.doubts import doubtful_labels
 
     hide_known_warnings()
-    pictures, groups = readable_pictures(folder)
     doubts = doubtful_labels(pictures, groups, backbone, weights, default_cache_dir())
     print_line(
         f"{len(doubts)} of {len(pictures.paths)} pictures look more like another class to a model that was trained on "

@@ -29,6 +29,7 @@ class Architecture(NamedTuple):
         min_size: the smallest side of a picture in pixels.
         options: arguments of the function that makes it.
         normalised: what it was trained with, where that is not what torchvision's weights say.
+        auxiliary: how the names of parameters begin that weights have for training alone; empty if there are none.
     """
 
     last_linear: str
@@ -37,6 +38,7 @@ class Architecture(NamedTuple):
     min_size: int = 1
     options: Mapping[str, Any] = MappingProxyType({})
     normalised: Normalisation | None = None
+    auxiliary: str = ""
 
 
 RESNET = Architecture("fc", "conv1 bn1 relu maxpool layer1.* layer2.* layer3.* layer4.* avgpool flatten")
@@ -59,6 +61,7 @@ FAMILIES = {
         *("fc", INCEPTION, "", 75),
         options={"aux_logits": False, "init_weights": False, "transform_input": False},
         normalised=((0.5,) * 3, (0.5,) * 3),
+        auxiliary="AuxLogits.",
     ),
 }
 """Networks of torchvision, by a pattern of their names. One entry adds a family."""

@@ -261,7 +261,8 @@ def _load(network: nn.Module, state: dict[str, Tensor], name: str, source: str, 
     found = {key: tuple(value.shape) for key, value in state.items()}
     weight = found.pop(f"{last}.weight", None)
     found.pop(f"{last}.bias", None)
-    found = {key: shape for key, shape in found.items() if not key.startswith("AuxLogits.")}  # of Inception's training
+    if auxiliary := ARCHITECTURES[name].auxiliary:
+        found = {key: shape for key, shape in found.items() if not key.startswith(auxiliary)}
     # Counted batches play no part in eval mode, and files from before PyTorch 0.4.1 lack them.
     counters = {key for key in expected if key.endswith(".num_batches_tracked")} - found.keys()
     faults = [f"{key} is missing" for key in expected if key not in found and key not in counters]

@@ -12,28 +12,25 @@ pytestmark = pytest.mark.usefixtures("no_figures")
 Options = tuple[object, ...]
 
 
-LR = (["--model.optimizer.lr", "0.5"], ["--model.optimizer.lr is 0.5", "0.001"])
-SIZE = (["--data.image_size", "64"], ["--data.image_size is 64", "32"])
-CONFIG = (["--config", "other.yaml"], ["--model.optimizer.lr is 0.5", "0.001"])
-
-
 @pytest.mark.parametrize(
-    ("command", "options", "words"),
+    ("options", "words"),
     [
-        *(("test", *LR), ("test", *SIZE), ("test", *CONFIG), ("fit", *LR), ("fit", *SIZE), ("fit", *CONFIG)),
-        ("fit", ["--model.optimizer.nesterov", "true"], ["--model.optimizer.nesterov is True", "False"]),
-        ("fit", ["--model.head.hidden", "[8, 4]"], ["--model.head.hidden is [8, 4]", "[512, 256]"]),
+        (["--model.optimizer.lr", "0.5"], ["--model.optimizer.lr is 0.5", "0.001"]),
+        (["--model.optimizer.nesterov", "true"], ["--model.optimizer.nesterov is True", "False"]),
+        (["--model.head.hidden", "[8, 4]"], ["--model.head.hidden is [8, 4]", "[512, 256]"]),
         (
-            "fit",
             ["--model.lr_scheduler", "StepLR", "--model.lr_scheduler.step_size", "3"],
             ["--model.lr_scheduler is StepLR", "none"],
         ),
-        ("fit", ["--model.class_weights", "balanced"], ["--model.class_weights is balanced", "none"]),
-        ("fit", ["--data.val_fraction", "0.3"], ["--data.val_fraction is 0.3", "0.2"]),
-        ("fit", ["--seed_everything", "7"], ["--seed_everything is 7", "42"]),
-        ("fit", ["--config", CONFIGS / "resnet18_multi_adam_cpu.yaml"], ["--model.optimizer is Adam", "SGD"]),
+        (["--model.class_weights", "balanced"], ["--model.class_weights is balanced", "none"]),
+        (["--data.image_size", "64"], ["--data.image_size is 64", "32"]),
+        (["--data.val_fraction", "0.3"], ["--data.val_fraction is 0.3", "0.2"]),
+        (["--seed_everything", "7"], ["--seed_everything is 7", "42"]),
+        (["--config", "other.yaml"], ["--model.optimizer.lr is 0.5", "0.001"]),
+        (["--config", CONFIGS / "resnet18_multi_adam_cpu.yaml"], ["--model.optimizer is Adam", "SGD"]),
     ],
 )
+@pytest.mark.parametrize("command", ["fit", "test"])
 def test_a_setting_that_a_checkpoint_would_override_is_refused_with_both_values(
     command: str, options: list[object], words: list[str], tmp_path: Path, pictures: Options, run_dir: Path
 ) -> None:

@@ -111,8 +111,10 @@ def test_max_time_ends_a_run(command: str, tmp_path: Path, pictures: Options) ->
     "options",
     [
         ["--model.lr_scheduler", "ReduceLROnPlateau", "--model.lr_scheduler.monitor", "train/loss"],
-        ["--trainer.callbacks+=Timer", "--model.lr_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"],
-        ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.9", "--config", "plateau.yaml"],
+        ["--model.lr_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"],
+        ["--config", "plateau.yaml"],
+        ["--trainer.callbacks+=Timer"],
+        ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.9"],
     ],
     ids=lambda options: options[-1],
 )

@@ -181,7 +181,7 @@ def test_a_fit_is_what_lightning_makes_of_the_same_seed(
     """With the checkpoint that it writes, tests and would leave on disk."""
     data, parts = data_and_parts
     found, epochs = [], []
-    for place in ((1, 1), (2, 2)):
+    for place in ((1, 1), (1, 2), (2, 1), (2, 2)):
         part = parts[2 * place[0] + place[1] - 3]
         found.append(
             fit((data, [part]), place, model=classifier(head=head), checkpoint={"monitor": monitor, "mode": mode})

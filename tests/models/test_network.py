@@ -23,7 +23,11 @@ def test_wherever_it_is_cut_it_computes_the_same(name: str, unfreeze: float) -> 
         features = network.trunk(pictures)
         assert features.shape == (3, *network.feature_shape(side))
         whole = load_trunk(name, "none").double()(pictures)
-        assert torch.linalg.norm(network.vectors(features) - whole) < 1e-3 * torch.linalg.norm(whole)
+        vectors = network.vectors(features)
+        if name == "efficientnet_b0":  # whose random weights magnify the rounding of folded ones
+            assert torch.linalg.norm(vectors - whole) < 1e-3 * torch.linalg.norm(whole)
+        else:
+            torch.testing.assert_close(vectors, whole, rtol=1e-4, atol=1e-4)
         assert network(pictures).equal(network.classify(features))
     assert network(pictures).shape == (3, 3)
 

@@ -519,3 +519,13 @@ def test_the_smallest_picture_that_a_backbone_takes(name: str) -> None:
     check_image_size(name, least)
     with pytest.raises(GelError, match=f"--data.image_size {least} or more"):
         check_image_size(name, least - 1)
+
+
+def test_the_auxiliary_head_of_inception_is_left_out_and_refused_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    whole = get_model("inception_v3", weights=None, aux_logits=True, init_weights=False).state_dict()
+    torch.save(whole, path)
+    load_trunk("inception_v3", str(path))
+    torch.save(plain_network("resnet18").state_dict() | {"AuxLogits.fc.bias": torch.zeros(1)}, path)
+    with pytest.raises(GelError, match=r"AuxLogits\.fc\.bias is not part of it"):
+        load_trunk("resnet18", str(path))

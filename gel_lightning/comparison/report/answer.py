@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from scipy.stats import fisher_exact
 
 from gel_lightning.comparison.original import original_results
-from gel_lightning.comparison.statistics import Effect, Estimate
+from gel_lightning.comparison.statistics import LEVEL, Effect, Estimate
 from gel_lightning.comparison.summary import ModelSummary, Summary
 
 NO_BREAK = "\u00a0"
-LEVEL = 0.05
-"""A difference with a p below this is called significant."""
 
 
 def answer(summary: Summary) -> list[str]:
