@@ -1,6 +1,7 @@
 """GelDataModule: folders of class folders to splits and loaders, of pictures or of their feature vectors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -192,11 +193,13 @@ class GelDataModule(LightningDataModule):
             return
         if self.default and not self.train_dirs[0].exists():
             if self.drawn:
-                draw_data_set(self.root)
+                with _unless_there(self.train_dirs[0]):
+                    draw_data_set(self.root)
             else:
                 download_originals(self.root)
         if self.extra_drawn and not self._extra_dir.exists():
-            draw_extra(self._extra_dir, self.extra_drawn)
+            with _unless_there(self._extra_dir):
+                draw_extra(self._extra_dir, self.extra_drawn)
 
     def setup(self, stage: str) -> None:
         """Finds the pictures, reads each one once, and splits them.
@@ -409,6 +412,16 @@ def _classes(names: Sequence[str] | None) -> list[str] | None:
             f"the classes are {', '.join(names) or 'none'}; name two or more, each once (--data.class_names)"
         )
     return None if names is None else list(names)
+
+
+@contextmanager
+def _unless_there(folder: Path) -> Iterator[None]:
+    """Ignores errors of drawing pictures into a folder if it is there, perhaps drawn by another run meanwhile."""
+    try:
+        yield
+    except GelError:
+        if not folder.exists():
+            raise
 
 
 def _in_range(name: str, value: Number, least: int) -> Number:
