@@ -220,7 +220,7 @@ def _compare(cli: CompareCLI, runner: Runner) -> None:
     _save(yaml.safe_load(cli.parser.dump(config, skip_none=False)), folder / CONFIG, without=("resume",))
     models = [model for model in cli.models if model.name not in done]
     print_line(f"{len(models)} of {len(cli.models)} models, in {from_here(folder)}")
-    print_data(runner.data, config.model.weights)
+    print_data(runner.data, config.model.weights, config.model.unfreeze)
     progress = GridProgress(len(models), len(runner.folds) + 1, config.trainer.enable_progress_bar is not False)
     shown = ["hardware"] if len({model.accelerator for model in cli.models}) > 1 else []
     failed: dict[str, str] = {}

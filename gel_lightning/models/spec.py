@@ -78,7 +78,7 @@ class ModelSpec:
     @property
     def _parts(self) -> list[str]:
         unfrozen = [f"unfreeze{self.unfreeze:g}"] if self.unfreeze else []
-        return [self.backbone, self.head_name, self.optimizer_name, *unfrozen]
+        return [self.backbone.replace("/", "_"), self.head_name, self.optimizer_name, *unfrozen]
 
     @property
     def name(self) -> str:

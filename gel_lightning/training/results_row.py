@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from gel_lightning.core.files import regular_file
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.named_sets import name_of
+from gel_lightning.models.cost import Cost, cost
 from gel_lightning.models.spec import ModelSpec, class_name
 from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.classifier import GelClassifier
@@ -173,7 +174,14 @@ def _settings(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
         "lr_scheduler": _described(scheduler) if scheduler else "",
         "data_folder": os.pathsep.join(map(str, getattr(data, "train_dirs", ()))),
         "image_size": getattr(data, "image_size", ""),
+        **(found._asdict() if (found := model_cost(trainer, model)) else {}),
     }
+
+
+def model_cost(trainer: Trainer, model: GelClassifier) -> Cost | None:
+    """What the trainer's model costs; None if its data module does not say how large pictures are."""
+    size = getattr(getattr(trainer, "datamodule", None), "image_size", None)
+    return cost(model.network, size) if isinstance(size, int) else None
 
 
 def _described(scheduler: Mapping[str, Any]) -> str:
