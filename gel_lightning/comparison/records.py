@@ -24,6 +24,7 @@ SHARES = ("accuracy", "precision", "recall")
 NAMED = re.compile(r"(timm/)?[\w.]+")
 """Levels of factors; some networks of timm have the name of their weights in theirs, after a dot."""
 COSTS = ("size_mb", "parameters", "trainable_parameters", "multiply_adds")
+CONFIG_NAME = re.compile(r"\w[\w.-]*")
 VALIDATED = ("val_accuracy", "val_loss")
 
 
@@ -212,6 +213,8 @@ def _fault(row: dict[str, Any]) -> str:
     except ValueError:
         return "no model"
     if not all(map(NAMED.fullmatch, model.levels.values())) or not 0 <= model.unfreeze <= 1:
+        return "no model"
+    if model.config and not CONFIG_NAME.fullmatch(model.config):
         return "no model"
     if row["error"]:
         return ""

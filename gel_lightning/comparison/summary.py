@@ -127,6 +127,11 @@ class Summary:
         return "gel" in self.comparison.class_names
 
     @property
+    def of_configs(self) -> bool:
+        """Whether its models come from config files, and may differ in any setting."""
+        return any(model.record.model.config for model in self.models)
+
+    @property
     def folds(self) -> int:
         """Number of folds; 0 if there was no cross-validation."""
         return max((outcome.fold for outcome in self.comparison.records[0].folds), default=0)
@@ -167,8 +172,11 @@ class Summary:
 
     @cached_property
     def effects(self) -> list[Effect]:
-        """The effect of each factor on accuracy; empty without cross-validation."""
-        if not self.folds:
+        """The effect of each factor on accuracy; empty without cross-validation, and for configs.
+
+        Models of configs may differ in any setting, not in these factors alone.
+        """
+        if not self.folds or self.of_configs:
             return []
         scores = [model.fits["accuracy"] for model in self.models]
         return factor_effects([model.record.levels for model in self.models], scores, self.share)
@@ -192,7 +200,9 @@ class Summary:
 
     @cached_property
     def factors(self) -> list[str]:
-        """The factors with more than one level in this comparison."""
+        """The factors with more than one level in this comparison; none for configs."""
+        if self.of_configs:
+            return []
         levels = [model.record.levels for model in self.models]
         return [factor for factor in FACTORS if len({level[factor] for level in levels}) > 1]
 

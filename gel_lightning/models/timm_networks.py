@@ -1,6 +1,7 @@
 """Networks of timm, by ``timm/NAME``: how each is made is found out by building it and watching what it calls."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
@@ -15,6 +16,8 @@ from gel_lightning.core.errors import GelError, missing_package
 from gel_lightning.models.architectures import Architecture, modules_of
 
 TIMM = "timm/"
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names that timm's weights have on the hub."""
 SMALLEST = 32
 """The smallest side in pixels of networks of which timm names none: most halve their pictures five times."""
 
@@ -80,6 +83,13 @@ def make_timm(name: str, pretrained: bool = False) -> nn.Module:
 
 def timm_state(name: str) -> dict[str, Tensor]:
     """The ImageNet weights of a network of timm, from timm's cache or the network."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if timm_file(name) is None and (repository := _repository(name)):
+        # One request that fails at once where there is no network: the download retries for most of a minute.
+        with suppress(EntryNotFoundError):  # the file may have another name
+            get_hf_file_metadata(hf_hub_url(repository, FILES[0]), timeout=10)
     return make_timm(name, pretrained=True).state_dict()
 
 
@@ -87,13 +97,18 @@ def timm_file(name: str) -> Path | None:
     """Where timm keeps the ImageNet weights of a network; None before they were downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
+    if repository := _repository(name):
+        for file in FILES:
+            if isinstance(found := try_to_load_from_cache(repository, file), str):
+                return Path(found)
+    return None
+
+
+def _repository(name: str) -> str:
+    """Where on the hub the weights of a network of timm are; empty if they are elsewhere or nowhere."""
     with torch.device("meta"):
         config: Mapping[str, Any] = make_timm(name).pretrained_cfg
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        found = try_to_load_from_cache(config["hf_hub_id"], file) if config.get("hf_hub_id") else None
-        if isinstance(found, str):
-            return Path(found)
-    return None
+    return str(config.get("hf_hub_id") or "")
 
 
 def remove_linear(network: nn.Module, last: str) -> tuple[nn.Module, int]:

@@ -94,9 +94,7 @@ def shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
 
 
-def draw_cells(
-    axes: Axes, shares: ArrayLike, texts: Sequence[Sequence[str]] | None, colours: str, size: float
-) -> None:
+def draw_cells(axes: Axes, shares: ArrayLike, texts: Sequence[Sequence[str]] | None, colours: str, size: float) -> None:
     """Draws a table of cells, coloured by a share from 0 to 1, with texts if any. NaN leaves a cell without colour."""
     axes.imshow(shares, cmap=colours, vmin=0, vmax=1, aspect="auto")
     axes.grid(False)

@@ -50,7 +50,9 @@ def make_metrics(class_names: Sequence[str]) -> MetricCollection:
     classes = len(class_names)
     # They are updated with predictions that were gathered from all ranks.
     alone: dict[str, Any] = {"sync_on_compute": False}
-    of_one = zip(metrics_of_positive(class_names), (MulticlassPrecision, MulticlassRecall, MulticlassF1Score), strict=False)
+    of_one = zip(
+        metrics_of_positive(class_names), (MulticlassPrecision, MulticlassRecall, MulticlassF1Score), strict=False
+    )
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(classes, average="micro", **alone),
@@ -93,7 +95,9 @@ def single_values(values: Mapping[str, Tensor], class_names: Sequence[str]) -> d
         A scalar for each metric; NaN if it is undefined because a class has no pictures.
     """
     positive = positive_class(class_names)
-    single = {name: value[positive or 0] if value.ndim == 1 else value for name, value in values.items() if value.ndim < 2}
+    single = {
+        name: value[positive or 0] if value.ndim == 1 else value for name, value in values.items() if value.ndim < 2
+    }
     (matrix,) = (value for name, value in values.items() if name.endswith("confusion_matrix"))
     present = matrix.sum(dim=1) > 0
     if present.all():

@@ -36,6 +36,7 @@ ADDED_COLUMNS = (
     "parameters",
     "trainable_parameters",
     "multiply_adds",
+    "config",
 )
 """Columns of later versions go here; a file that lacks some gets them with its next row."""
 COLUMNS = (*FIRST_COLUMNS, *ADDED_COLUMNS)

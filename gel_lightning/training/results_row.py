@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,15 @@ class ResultsFile(Callback):
     Args:
         path: the CSV file; runs at once may share it.
         seed: of the run.
+        config: name of the config file by which a comparison calls the model.
 
     Raises:
         GelError: the path is of a folder, a device or a pipe.
     """
 
-    def __init__(self, path: str | Path, seed: int | None = None) -> None:
+    def __init__(self, path: str | Path, seed: int | None = None, config: str = "") -> None:
         self.path = regular_file(path, "--results_file")
-        self.seed = seed
+        self.seed, self.config = seed, config
         self._step: int | None = None  # with which the training begins
         # Not a base class: with a Timer among its callbacks Lightning ignores Trainer(max_time).
         self._timer = Timer()
@@ -119,7 +121,7 @@ class ResultsFile(Callback):
         add_result(
             self.path,
             {
-                **ModelSpec.of_settings(pl_module.hparams, model["hardware"]).columns,
+                **replace(ModelSpec.of_settings(pl_module.hparams, model["hardware"]), config=self.config).columns,
                 **self._fit,
                 "inference_time_secs": self._seconds("test", next(iter(tested.values()))),
                 "weights": model["weights"],

@@ -12,7 +12,8 @@ PICTURES = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
-    ("name", "unfreeze"), [*((name, 0.2) for name in (*ONE_OF_EACH, *OF_TIMM)), *(("resnet18", share) for share in (0, 0.6, 1))]
+    ("name", "unfreeze"),
+    [*((name, 0.2) for name in (*ONE_OF_EACH, *OF_TIMM)), *(("resnet18", share) for share in (0, 0.6, 1))],
 )
 def test_wherever_it_is_cut_it_computes_the_same(name: str, unfreeze: float) -> None:
     network = Network(name, "none", LinearHead, 3, unfreeze).eval()

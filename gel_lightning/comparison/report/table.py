@@ -9,7 +9,6 @@ from gel_lightning.comparison.report.answer import duration, percent
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
 
-
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "size_mb": ("size, MB", lambda value: f"{value:.1f}"),
     "parameters": ("parameters", lambda value: f"{value:,.0f}"),

@@ -44,8 +44,8 @@ from gel_lightning.training.figures import (
 pytestmark = pytest.mark.filterwarnings("error")
 
 SUMMARISING = ["accuracy", "metrics_heatmap", "metrics_bars", "factors", "effects", "pairs"]
-DETAILED = ["roc", "roc_models", "reliability", "reliability_models", "confusion_test", "confusion_folds", "curves"]
-ALL = [*SUMMARISING, *DETAILED, "times", "original"]
+DETAILED = ["roc", "roc_models", "reliability", "reliability_models", "confusion_test", "confusion_folds"]
+ALL = [*SUMMARISING, *DETAILED, "classes", "curves", "times", "original"]
 THREE = ("resnet18", "vgg16", "mobilenet_v3_large")
 ODD = ("<b>bold</b>", 'a&b "x"', "$x^2$ _y", "凝胶", "Гель", "a very long class name that goes on", "bell\x07\nnull")
 VARIABLES = {"--ink", "--muted", "--grid", "--surface"}

@@ -43,9 +43,7 @@ def _counts(summary: Summary, outcomes: Sequence[Outcome]) -> NDArray[np.float64
     return confusion_counts(outcomes, len(summary.comparison.class_names)).astype(float)
 
 
-def _matrices(
-    summary: Summary, models: Sequence[ModelSummary], matrices: Sequence[NDArray[np.float64]]
-) -> Figure:
+def _matrices(summary: Summary, models: Sequence[ModelSummary], matrices: Sequence[NDArray[np.float64]]) -> Figure:
     names = [shorten(name, 16) for name in summary.comparison.class_names]
     long = text_width(names, 8)
     left = long + 0.4
