@@ -1,6 +1,7 @@
 """Small networks for small colour pictures, trained from scratch: a frozen trunk of theirs would be random."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from types import MappingProxyType
 
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ def convolution(channels: int, width: int) -> list[nn.Module]:
 def small_cnn() -> ScratchNetwork:
     """Three blocks of convolution, BatchNorm, ReLU and pooling: the network that tutorials on CIFAR-10 begin with."""
     widths = (3, 64, 128, 256)
-    blocks = [[*convolution(*pair), nn.MaxPool2d(2)] for pair in zip(widths, widths[1:], strict=False)]
+    blocks = [[*convolution(*pair), nn.MaxPool2d(2)] for pair in pairwise(widths)]
     return ScratchNetwork(*blocks, pool=nn.AdaptiveAvgPool2d(1), features=widths[-1])
 
 

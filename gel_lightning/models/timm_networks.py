@@ -7,7 +7,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ def timm_architecture(name: str) -> Architecture:
     """
     with torch.device("meta"):
         network = make_timm(name).eval()
-    config = network.pretrained_cfg
+    config = _config(network)
     last = config.get("classifier")
     if not isinstance(last, str) or not isinstance(_submodule(network, last), nn.Linear):
         raise GelError(f"{TIMM}{name} does not end in one linear layer; choose another backbone (--model.backbone)")
@@ -107,8 +107,13 @@ def timm_file(name: str) -> Path | None:
 def _repository(name: str) -> str:
     """Where on the hub the weights of a network of timm are; empty if they are elsewhere or nowhere."""
     with torch.device("meta"):
-        config: Mapping[str, Any] = make_timm(name).pretrained_cfg
-    return str(config.get("hf_hub_id") or "")
+        return str(_config(make_timm(name)).get("hf_hub_id") or "")
+
+
+def _config(network: nn.Module) -> Mapping[str, Any]:
+    """What timm knows of a network: its classifier, its pictures, where its weights are."""
+    config: Mapping[str, Any] = cast(Any, network).pretrained_cfg
+    return config
 
 
 def remove_linear(network: nn.Module, last: str) -> tuple[nn.Module, int]:
@@ -193,7 +198,7 @@ def _is_chain(modules: Sequence[nn.Module], calls: Sequence[Call]) -> bool:
 
 def _folds(network: nn.Module, calls: Sequence[Call]) -> bool:
     """Whether each BatchNorm that follows a convolution where they are defined takes what that one gives."""
-    from timm.layers import ScaledStdConv2d, StdConv2d  # type: ignore[import-untyped]  # their weights are scaled
+    from timm.layers import ScaledStdConv2d, StdConv2d  # type: ignore[attr-defined]  # their weights are scaled
 
     by_module = {call.module: call for call in calls}
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]

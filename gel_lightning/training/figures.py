@@ -155,7 +155,7 @@ def class_figure(matrix: Tensor, class_names: Sequence[str], title: str) -> Figu
     """
     shown = min(len(class_names), MOST_CLASSES)
     names = [shorten(name, NAMED_CLASS) for name in class_names]
-    left, high = 0.3 + max(map(len, names)) * 0.6 * 8 / 72, 0.19 * shown
+    left, high = 0.3 + max(map(len, names)) * 0.6 * 8 / 72, max(0.19 * shown, 1)
     width, height = left + 3 * 1.9 + 0.3, 1.05 + high
     figure = Figure(figsize=(width, height))
     figure.suptitle(title, y=1 - 0.25 / height, va="center", size=10)

@@ -50,10 +50,11 @@ class Seen(NamedTuple):
 class TensorBoardPages(Callback):
     """Figures, projector and hyper-parameters in TensorBoard.
 
-    During training: what the model costs, and a sheet of training pictures. After ``trainer.validate`` and ``trainer.test``: confusion matrix,
-    precision, recall and F1 of each class, ROC curve, and the wrong and least certain pictures, of each test set. After ``trainer.test``: the features of all
-    pictures for the projector, and the hyper-parameters with the test metrics. Training and validation curves share a
-    chart on the page CUSTOM SCALARS. Does nothing without a TensorBoardLogger.
+    During training: what the model costs, and a sheet of training pictures. After ``trainer.validate`` and
+    ``trainer.test``: confusion matrix, precision, recall and F1 of each class, ROC curve, and the wrong and least
+    certain pictures, of each test set. After ``trainer.test``: the features of all pictures for the projector, and the
+    hyper-parameters with the test metrics. Training and validation curves share a chart on the page CUSTOM SCALARS.
+    Does nothing without a TensorBoardLogger.
 
     Args:
         figures: whether to write figures and the projector.

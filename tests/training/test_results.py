@@ -89,7 +89,7 @@ def test_a_fit_leaves_a_row(two_fits: Path) -> None:
     settings = {"learning_rate": "0.001", "batch_size": "5", "class_weights": "", "lr_scheduler": ""}
     assert row.items() >= (settings | {"image_size": "32"}).items()
     assert Path(row["data_folder"]).is_dir()
-    # ResNet18 without its last layer has 11,176,512 parameters and 9,620 values in buffers; the head is all that learns.
+    # ResNet18 without its last layer has 11,176,512 parameters and 9,620 values in buffers; the head learns.
     head = 512 * 512 + 512 + 512 * 256 + 256 + 256 * 2 + 2
     assert (int(row["parameters"]), int(row["trainable_parameters"])) == (11_176_512 + head, head)
     assert float(row["size_mb"]) == pytest.approx(4e-6 * (11_176_512 + 9_620 + head))

@@ -32,9 +32,9 @@ def confusion_plots(summary: Summary) -> Iterator[Plot]:
         yield Plot(
             "confusion_folds",
             "Confusion matrices, cross-validation",
-            f"Predictions of {who} for pictures that it was not trained on: {cross_validation(summary)}, all folds together"
-            f"{', mean of the repeats' if summary.repeats > 1 else ''}. Rows are the actual class, columns the "
-            "predicted one, colour the share of the row.",
+            f"Predictions of {who} for pictures that it was not trained on: {cross_validation(summary)}, "
+            f"all folds together{', mean of the repeats' if summary.repeats > 1 else ''}. Rows are the actual class, "
+            "columns the predicted one, colour the share of the row.",
             _matrices(summary, models, [_counts(summary, model.record.folds) / summary.repeats for model in models]),
         )
 
