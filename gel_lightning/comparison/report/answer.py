@@ -54,7 +54,9 @@ def not_worse(summary: Summary) -> list[ModelSummary]:
 def _caution(summary: Summary) -> str:
     about = summary.comparison.about
     made_up = ["drawn pictures"] * about["drawn"]
-    if any(model.record.row["weights"] == "none" and model.record.model.unfreeze < 1 for model in summary.models):
+    models = [model.record.model for model in summary.models]
+    of_random = {key for key, weights in about["weights"].items() if weights["name"] == "none"}
+    if any(model.unfreeze < 1 and (model.config or model.backbone) in of_random for model in models):
         made_up.append("a random backbone")
     text = []
     if made_up:
