@@ -20,6 +20,7 @@ from gel_lightning.cli.console import (
     print_metrics,
     print_predictions,
 )
+from gel_lightning.cli.find import UNREADABLE
 from gel_lightning.cli.help import PAGES, SUMMARY
 from gel_lightning.cli.parser import CLI_OPTIONS, Parser, add_run_arguments, check_settings
 from gel_lightning.cli.settings import explicit_settings, refuse_changes
@@ -54,6 +55,8 @@ class GelCLI(LightningCLI):
     ckpt_path: str = ""
     checkpoint: dict[str, Any] | None = None
     """What is in the file ``ckpt_path``, checked."""
+    status = 0
+    """The exit status."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what a run is named, where its results go, and what the data and the run share."""
@@ -204,6 +207,7 @@ class GelCLI(LightningCLI):
             self.predictions.summary.left_out = self.datamodule.left_out
             print_predictions(self.predictions.summary)
             print_line(f"predictions: {self.predictions.path}")
+            self.status = UNREADABLE if self.predictions.summary.unreadable else 0
 
     def _print_own(self, stage: str) -> None:
         if self.trainer.is_global_zero:
@@ -215,21 +219,25 @@ class GelCLI(LightningCLI):
             print_metrics({stage: self.trainer.callback_metrics}, self.model)
 
 
-def run_command(args: Sequence[str] | None, given: list[str]) -> None:
-    """Runs `gel-fit fit`, `validate`, `test` or `predict`."""
+def run_command(args: Sequence[str] | None, given: list[str]) -> int:
+    """Runs `gel-fit fit`, `validate`, `test` or `predict`.
+
+    Returns:
+        The exit status, which is 1 after predictions if a picture could not be read.
+    """
     parser_kwargs = {
         "prog": "gel-fit",
         "version": __version__,
         "description": SUMMARY,
         **{name: {"description": PAGES[name].summary} for name in GelCLI.subcommands()},
     }
-    GelCLI(
+    return GelCLI(
         args=None if args is None else given,
         save_config_kwargs={"overwrite": True},
         parser_kwargs=parser_kwargs,
         parser_class=Parser,
         **CLI_OPTIONS,
-    )
+    ).status
 
 
 def _described(settings: Any) -> dict[str, Any] | None:

@@ -25,7 +25,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line without the program's name; None takes this process's.
 
     Returns:
-        The exit status: 0, 1 for an error that the user can mend, 2 for wrong arguments, 130 for Ctrl-C.
+        The exit status: 0, 1 for an error that the user can mend or a picture that could not be read, 2 for wrong
+        arguments, 130 for Ctrl-C.
     """
     hide_known_warnings()
     given = sys.argv[1:] if args is None else list(args)
@@ -61,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> int:
             else:
                 from gel_lightning.cli.fit import run_command
 
-                run_command(args, given)
+                return run_command(args, given)
     except AlreadySaidError:
         return 1
     except (GelError, MisconfigurationException) as error:

@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from gel_lightning.core.errors import GelError
 
 UNSET = object()
-DATA = ("image_size", "val_fraction", "test_fraction")
+DATA = ("image_size", "colour", "val_fraction", "test_fraction")
 
 
 def explicit_settings(parser: LightningArgumentParser, subcommand: str, args: Sequence[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from gel_lightning.core.errors import GelError
 from gel_lightning.data.drawn.camera import font, one_of
 from gel_lightning.data.drawn.figures import PANELS
 from gel_lightning.data.drawn.lookalikes import LOOK_ALIKES
-from gel_lightning.data.resizing import resized
+from gel_lightning.data.resizing import network_input
 
 LABELS = ("A", "B", "C", "M", "+", "-", "WT", "ctrl", "bp", "kb", "kDa", "100", "500", "1000", "1", "2", "3", "lane 4")
 
@@ -27,7 +27,7 @@ class Augmentation:
     """Random changes to pictures: always the same ones for the same picture, view and seed.
 
     Args:
-        transforms: what is done to a picture, values in [0, 1] of shape ``[1, H, W]``, one after the other.
+        transforms: what is done to a picture, values in [0, 1] of shape ``[1 or 3, H, W]``, one after the other.
         seed: of what is drawn.
 
     Raises:
@@ -101,16 +101,16 @@ class RandomLabels(nn.Module):
         self.margin = margin
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Changes a picture, values in [0, 1] of shape ``[1, H, W]``."""
+        """Changes a picture, values in [0, 1] of shape ``[1 or 3, H, W]``."""
         rng, side = _generator(), picture.shape[-1]
         left, top, right, bottom = (int(share * side) for share in rng.uniform(0, self.margin, 4))
         paper, ink = (255, 0) if rng.random() < 0.7 else (0, 255)
-        page = Image.new("L", (side, side), paper)
+        page = Image.new("L" if len(picture) == 1 else "RGB", (side, side), (paper,) * len(picture))
         page.paste(_image(picture).resize((side - left - right, side - top - bottom)), (left, top))
         pen = ImageDraw.Draw(page)
         for label in rng.choice(LABELS, rng.integers(0, 14)):
             place = (rng.uniform(0, side), rng.uniform(0, side if rng.random() < 0.3 else top + 4))
-            pen.text(place, str(label), fill=ink, font=font(int(rng.integers(8, 14))))
+            pen.text(place, str(label), fill=(ink,) * len(picture), font=font(int(rng.integers(8, 14))))
         return _values(page, side)
 
 
@@ -126,9 +126,9 @@ class RandomPanel(nn.Module):
         self.least = least
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Changes a picture, values in [0, 1] of shape ``[1, H, W]``."""
+        """Changes a picture, values in [0, 1] of shape ``[1 or 3, H, W]``."""
         rng, side = _generator(), picture.shape[-1]
-        page = Image.new("L", (side, side), int(rng.choice([255, 255, 240, 0])))
+        page = Image.new("L", (side, side), int(rng.choice([255, 255, 240, 0]))).convert(_image(picture).mode)
         share, gap = int(side * rng.uniform(self.least, 0.7)), int(rng.uniform(0, 0.04) * side)
         half = side // 2 if rng.random() < 0.4 else side
         boxes = [(0, 0, share - gap, side), (share, 0, side, half), (share, half, side, side)]
@@ -154,7 +154,7 @@ class RandomQuality(nn.Module):
         self.least = least
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Changes a picture, values in [0, 1] of shape ``[1, H, W]``."""
+        """Changes a picture, values in [0, 1] of shape ``[1 or 3, H, W]``."""
         rng, side, file = _generator(), picture.shape[-1], io.BytesIO()
         fewer = max(int(side * rng.uniform(self.least, 1)), 1)
         _image(picture).resize((fewer, fewer)).save(file, "JPEG", quality=int(rng.integers(15, 80)))
@@ -173,11 +173,12 @@ def _generator() -> np.random.Generator:
 
 
 def _image(picture: Tensor) -> Image.Image:
-    return Image.fromarray((picture[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+    values = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return Image.fromarray(values[0] if len(values) == 1 else values.transpose(1, 2, 0))
 
 
 def _values(page: Image.Image, side: int) -> Tensor:
-    return torch.from_numpy(resized(page, side))[None]
+    return torch.from_numpy(network_input(page, side))
 
 
 def study(image_size: int) -> list[nn.Module]:
@@ -201,5 +202,10 @@ def labs(image_size: int) -> list[nn.Module]:
     ]
 
 
-PRESETS: dict[str, Callable[[int], list[nn.Module]]] = {"study": study, "labs": labs}
+def crop_flip(image_size: int) -> list[nn.Module]:
+    """What is usual for small photographs: moves by up to an eighth of a side, and mirrors."""
+    return [v2.RandomCrop(image_size, padding=image_size // 8, padding_mode="reflect"), v2.RandomHorizontalFlip()]
+
+
+PRESETS: dict[str, Callable[[int], list[nn.Module]]] = {"study": study, "labs": labs, "crop_flip": crop_flip}
 """Transforms for pictures of a side in pixels, by the name that ``--data.augmentation`` takes."""

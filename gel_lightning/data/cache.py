@@ -25,7 +25,7 @@ from gel_lightning.data.images import (
     read_with_digest,
 )
 from gel_lightning.data.reading import MANY_PICTURES, READING_THREADS, in_threads, windows
-from gel_lightning.data.resizing import resized
+from gel_lightning.data.resizing import network_input
 
 Result = TypeVar("Result")
 
@@ -40,7 +40,7 @@ class Decoded(NamedTuple):
 
     Attributes:
         digest: of the file.
-        values: the network input, in [0, 1], shape ``[image_size, image_size]``.
+        values: the network input, in [0, 1], shape ``[channels, image_size, image_size]``.
         thumbnail: shape ``[THUMBNAIL, THUMBNAIL]``.
     """
 
@@ -130,20 +130,23 @@ class PictureCache:
                     advance(1)
         return [found[path] for path in paths]
 
-    def values(self, path: Path, image_size: int) -> tuple[NDArray[np.float32], bytes]:
-        """The network input of a picture, values in [0, 1] of shape ``[image_size, image_size]``, and its digest.
+    def values(self, path: Path, image_size: int, colour: bool = False) -> tuple[NDArray[np.float32], bytes]:
+        """The network input of a picture, and its digest.
+
+        Returns:
+            Values in [0, 1], shape ``[1, image_size, image_size]``, or with 3 channels in colour; and the digest.
 
         Raises:
             PictureError: the file cannot be read.
         """
         kept = self._decoded.get(path)
-        if kept is not None and len(kept.values) == image_size:
+        if kept is not None and kept.values.shape == (3 if colour else 1, image_size, image_size):
             return kept.values, kept.digest
-        picture, digest = read_with_digest(path)
+        picture, digest = read_with_digest(path, colour)
         if decoded := self._to_keep(picture, digest, image_size):
             self._decoded[path] = decoded
             return decoded.values, digest
-        return resized(picture, image_size), digest
+        return network_input(picture, image_size), digest
 
     def thumbnails(self, paths: Sequence[Path]) -> Tensor:
         """Finds small versions of pictures.
@@ -184,11 +187,11 @@ class PictureCache:
 
     def _to_keep(self, picture: Image.Image, digest: bytes, image_size: int | None) -> Decoded | None:
         """What later steps need of a picture, if there is memory for it."""
-        size = THUMBNAIL**2 + 4 * (image_size or 0) ** 2
+        size = THUMBNAIL**2 + 4 * len(picture.getbands()) * (image_size or 0) ** 2
         if image_size is None or self._kept + size > KEPT_BYTES:
             return None
         self._kept += size  # by several threads at once, which may let a few more in
-        return Decoded(digest, resized(picture, image_size), _small(picture))
+        return Decoded(digest, network_input(picture, image_size), _small(picture.convert("L")))
 
 
 def _all_read(results: Sequence[Result | PictureError]) -> list[Result]:

@@ -1,7 +1,7 @@
-"""GelDataModule: folders of class folders to splits and loaders, of pictures or of their feature vectors."""
+"""GelDataModule: labelled pictures to splits and loaders, of pictures or of their feature vectors."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +18,7 @@ from gel_lightning.core.errors import GelError, check_range
 from gel_lightning.core.store import default_cache_dir
 from gel_lightning.core.xla import PaddedBatches, on_xla
 from gel_lightning.data.augmentation import PRESETS, Augmentation
+from gel_lightning.data.builtin import BUILTIN, prepare
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import (
     FeatureDataset,
@@ -30,13 +31,14 @@ from gel_lightning.data.datasets import (
 )
 from gel_lightning.data.drawn.dataset import draw_data_set, draw_extra
 from gel_lightning.data.duplicates import HASHES, hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
-from gel_lightning.data.folders import DEFAULT_CLASSES, LabelledPictures, class_folders, folder_notes
+from gel_lightning.data.folders import DEFAULT_CLASSES, LabelledPictures, folder_notes
 from gel_lightning.data.groups import groups_digest
 from gel_lightning.data.images import PictureError
 from gel_lightning.data.named_sets import MAIN, is_tested, named_folders
 from gel_lightning.data.originals import download_originals
-from gel_lightning.data.parts import Folders, Split
+from gel_lightning.data.parts import Folders, Official, Split
 from gel_lightning.data.picture_files import find_pictures
+from gel_lightning.data.sources import source_classes
 
 Number = TypeVar("Number", int, float)
 FindFeatures = Callable[..., StoredFeatures]
@@ -62,7 +64,7 @@ SPLIT = ("seed", "val_fraction", "test_fraction")  # what the parts depend on, b
 
 
 class GelDataModule(LightningDataModule):
-    """Pictures in class folders, split so that near-identical ones are never on both sides.
+    """Pictures with labels, split so that near-identical ones are never on both sides.
 
     A module that computes features of pictures, as GelClassifier does, hands over what finds them
     (:meth:`use_features`) and gets batches of features in place of pictures. Each is computed once and kept, and found
@@ -73,12 +75,15 @@ class GelDataModule(LightningDataModule):
         split: how the pictures were dealt out, once that is done.
 
     Args:
-        train_dir: folder of class folders, or several, for training and validation. None takes
-            data/gel_electrophoresis/dataset, and downloads the 92 original pictures if it is absent.
-        test_dir: folder of class folders, for testing, some classes may be absent; more of them as NAME=FOLDER each,
-            which are measured one by one. Without one that has no name the originals' test pictures are taken with the
+        train_dir: folder of class folders, or several, for training and validation; or a CSV file with the columns
+            path, which starts at the file's folder, and label. None takes data/gel_electrophoresis/dataset, and
+            downloads the 92 original pictures if it is absent.
+        test_dir: the same for testing, some classes may be absent; more of them as NAME=FOLDER each, which are measured
+            one by one. Without one that has no name the originals' test pictures are taken with the
             originals, and else a test part is split off train_dir.
         predict_dir: a picture, or a folder of any depth, to be classified.
+        dataset: folder for pictures in train_dir and test_dir; or a data set with official training and test parts,
+            which is downloaded to data/DATASET if it is absent. Its near-duplicates are not looked for.
         class_names: the classes to take, in the order of their labels; other class folders are left out. None takes
             all there are, in alphabetical order.
         groups: CSV file with the columns path and group, and a row for each training picture: pictures of one group,
@@ -86,9 +91,10 @@ class GelDataModule(LightningDataModule):
         drawn: draws gels and look-alikes in data/drawn instead of downloading, for use with no network.
         extra_drawn: drawn pictures of the classes gel and not_gel to add to the training pictures, of each class.
         batch_size: pictures a batch.
-        val_fraction: share of the training pictures held out for validation, in (0, 1).
+        val_fraction: share held out for validation, in (0, 1), of the pictures that are not held out for testing.
         test_fraction: share of train_dir held out for testing if no test_dir is without a name, in (0, 1).
         image_size: side in pixels to which pictures are resized.
+        colour: reads pictures in red, green and blue; else in grey. Deep pictures, such as 16-bit TIFFs, stay grey.
         num_workers: processes that decode pictures. None takes one fewer than there are cores, at most 4.
         cache_features: computes the features of each picture once and keeps them. False runs every picture through
             the whole network in every epoch, and keeps nothing.
@@ -99,8 +105,9 @@ class GelDataModule(LightningDataModule):
             augmented ones.
         augmentation: what makes the augmented versions. study crops, mirrors and turns, as the original study did;
             labs also changes what differs between labs, such as light, inversion, labels, panels beside the picture and
-            resolution. Or a list of transforms, of torchvision.transforms.v2 or the like, which get values in [0, 1]
-            of shape [1, image_size, image_size].
+            resolution; crop_flip moves and mirrors, as is usual for small photographs. Or a list of transforms, of
+            torchvision.transforms.v2 or the like, which get values in [0, 1] of shape [channels, image_size,
+            image_size].
         seed: of the split, of the order of the training pictures and of their augmentation.
     """
 
@@ -109,6 +116,7 @@ class GelDataModule(LightningDataModule):
         train_dir: list[str | Path] | str | Path | None = None,
         test_dir: list[str | Path] | str | Path | None = None,
         predict_dir: str | Path | None = None,
+        dataset: Literal["folder", "mnist", "fashion_mnist", "cifar10"] = "folder",
         class_names: list[str] | None = None,
         groups: str | Path | None = None,
         drawn: bool = False,
@@ -117,19 +125,24 @@ class GelDataModule(LightningDataModule):
         val_fraction: float = 0.2,
         test_fraction: float = 0.2,
         image_size: int = 224,
+        colour: bool = False,
         num_workers: int | None = None,
         cache_features: bool = True,
         cache_dir: str | Path | None = None,
         cache_limit: float = 20,
         half_features: bool = False,
         views: int = 1,
-        augmentation: Literal["study", "labs"] | list[nn.Module] = "study",
+        augmentation: Literal["study", "labs", "crop_flip"] | list[nn.Module] = "study",
         seed: int = 42,
     ) -> None:
         super().__init__()
-        self.root = DRAWN_ROOT if drawn else DATA_ROOT
-        self.train_dirs = _paths(train_dir) or [self.root / "dataset"]
-        self.default = not _paths(train_dir)
+        if dataset != "folder":
+            given = {"train_dir": train_dir, "test_dir": test_dir, "groups": groups, "drawn": drawn}
+            _refuse(dataset, [name for name, value in {**given, "extra_drawn": extra_drawn}.items() if value])
+        self.dataset = dataset
+        self.root = Path("data", dataset) if dataset in BUILTIN else DRAWN_ROOT if drawn else DATA_ROOT
+        self.train_dirs = _paths(train_dir) or [self.root if dataset in BUILTIN else self.root / "dataset"]
+        self.default = dataset == "folder" and not _paths(train_dir)
         self.test_folders = named_folders(test_dir)
         self.predict_dir = _path(predict_dir)
         self.taken = _classes(class_names)
@@ -140,6 +153,7 @@ class GelDataModule(LightningDataModule):
         self.val_fraction = _in_range("val_fraction", val_fraction, 0)
         self.test_fraction = _in_range("test_fraction", test_fraction, 0)
         self.image_size = _in_range("image_size", image_size, 1)
+        self.colour = colour
         workers = min(4, suggested_max_num_workers(1)) if num_workers is None else num_workers
         self.num_workers = _in_range("num_workers", workers, 0)
         self.cache = PictureCache(_path(cache_dir) or default_cache_dir()) if cache_features else None
@@ -171,9 +185,11 @@ class GelDataModule(LightningDataModule):
             return tuple(pictures.class_names)
         if self.taken is not None:
             return tuple(self.taken)
+        if self.dataset in BUILTIN:
+            return BUILTIN[self.dataset].class_names
         if self.default and not self.train_dirs[0].exists():
             return DEFAULT_CLASSES
-        return tuple(class_folders(self.train_dirs))
+        return tuple(source_classes(self.train_dirs))
 
     @property
     def train_class_counts(self) -> list[int]:
@@ -182,7 +198,7 @@ class GelDataModule(LightningDataModule):
         return counts
 
     def prepare_data(self) -> None:
-        """Downloads or draws the default pictures if they are asked for and absent.
+        """Downloads or draws the default pictures or the data set if they are asked for and absent.
 
         Raises:
             GelError: they cannot be downloaded.
@@ -190,13 +206,17 @@ class GelDataModule(LightningDataModule):
         stage = self.trainer.state.fn if self.trainer else None
         if stage == TrainerFn.PREDICTING or (stage == TrainerFn.TESTING and self.test_folders):
             return
+        if self.dataset in BUILTIN:
+            prepare(self.dataset, self.root)
         if self.default and not self.train_dirs[0].exists():
             if self.drawn:
-                draw_data_set(self.root)
+                with _unless_there(self.train_dirs[0]):
+                    draw_data_set(self.root)
             else:
                 download_originals(self.root)
         if self.extra_drawn and not self._extra_dir.exists():
-            draw_extra(self._extra_dir, self.extra_drawn)
+            with _unless_there(self._extra_dir):
+                draw_extra(self._extra_dir, self.extra_drawn)
 
     def setup(self, stage: str) -> None:
         """Finds the pictures, reads each one once, and splits them.
@@ -218,7 +238,7 @@ class GelDataModule(LightningDataModule):
             self.left_out = found.left_out
         elif stage == "test" and self.test_folders and not self.parts:
             model: Any = self.trainer.lightning_module if self.trainer else None
-            folders = replace(self.folders, test=self.test_folders)
+            folders = Folders(self.train_dirs, self.test_folders, self.taken)
             self.parts = folders.read_tests(getattr(model, "class_names", None))
             self.notes = [note for part in self.parts for note in folder_notes(folders.test[part], self.parts[part])]
             self._hashes([path for test in self.parts.values() for path in test.paths])  # names all unreadable ones
@@ -276,7 +296,8 @@ class GelDataModule(LightningDataModule):
             raise GelError(
                 f"{len(self.predict_paths)} pictures are too few for {processes} processes; give --trainer.devices 1"
             )
-        pictures = PictureDataset(LabelledPictures(self.predict_paths, [], []), self.image_size, cache=self.cache)
+        files = LabelledPictures(self.predict_paths, [], [])
+        pictures = PictureDataset(files, self.image_size, cache=self.cache, colour=self.colour)
         if self._find_features is None:
             return self._loader(UnlabelledDataset(pictures))
         errors: dict[Path, PictureError] = {}
@@ -286,7 +307,7 @@ class GelDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data: how pictures were resized, grouped, split and ordered."""
         groups = groups_digest(self.groups) if self.groups else None
-        return {**{name: getattr(self, name) for name in ("image_size", *SPLIT)}, "groups": groups}
+        return {**{name: getattr(self, name) for name in ("image_size", "colour", *SPLIT)}, "groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resizes, splits and orders pictures as for the checkpoint's training, so that none of it is tested on.
@@ -310,7 +331,7 @@ class GelDataModule(LightningDataModule):
         views = self.views if part == "train" else 1
         size = self.image_size
         augmentation = Augmentation(self.augmentation, self.seed) if views > 1 else None
-        pictures = PictureDataset(self.parts[part], size, augmentation, self.cache)
+        pictures = PictureDataset(self.parts[part], size, augmentation, self.cache, self.colour)
         if self._find_features is None:
             return pictures
         return FeatureDataset(pictures, self._find_features(pictures, views, None))
@@ -359,13 +380,13 @@ class GelDataModule(LightningDataModule):
     def _hashes(self, paths: Sequence[Path]) -> NDArray[np.uint64]:
         """The perceptual hashes of pictures, [n, HASHES]; several processes that can keep them share the reading."""
         new = [path for path in paths if path not in self._known]
-        trainer = self.trainer
+        trainer, keep = self.trainer, None if self.colour else self.image_size  # hashes are of grey pictures
         if new and self.cache and trainer and trainer.world_size > 1:
             try:
-                self.cache.hashes(new[trainer.global_rank :: trainer.world_size], self.image_size)
+                self.cache.hashes(new[trainer.global_rank :: trainer.world_size], keep)
             finally:  # after an error too, so that no other one waits for ever
                 trainer.strategy.barrier()
-        hashes = picture_hashes(self.cache.hashes(new, self.image_size) if self.cache else hash_pictures(new))
+        hashes = picture_hashes(self.cache.hashes(new, keep) if self.cache else hash_pictures(new))
         self._known.update(zip(new, hashes, strict=True))
         return np.array([self._known[path] for path in paths], np.uint64).reshape(-1, HASHES)
 
@@ -381,8 +402,10 @@ class GelDataModule(LightningDataModule):
         self.parts, self.notes = self.split.parts, self.split.notes
 
     @property
-    def folders(self) -> Folders:
+    def folders(self) -> Folders | Official:
         """Where the pictures are; with the test pictures that come with the default ones, once those are there."""
+        if self.dataset in BUILTIN:
+            return Official(self.dataset, self.root, self.taken)
         test = self.test_folders
         if self.default and MAIN not in test and (self.root / "test_images").exists():
             test = {MAIN: self.root / "test_images", **test}
@@ -409,6 +432,24 @@ def _classes(names: Sequence[str] | None) -> list[str] | None:
             f"the classes are {', '.join(names) or 'none'}; name two or more, each once (--data.class_names)"
         )
     return None if names is None else list(names)
+
+
+def _refuse(dataset: str, given: Sequence[str]) -> None:
+    for name in given:
+        raise GelError(
+            f"--data.dataset {dataset} has its own training and test pictures; leave --data.{name} out, or "
+            "--data.dataset"
+        )
+
+
+@contextmanager
+def _unless_there(folder: Path) -> Iterator[None]:
+    """Ignores errors of drawing pictures into a folder if it is there, perhaps drawn by another run meanwhile."""
+    try:
+        yield
+    except GelError:
+        if not folder.exists():
+            raise
 
 
 def _in_range(name: str, value: Number, least: int) -> Number:

@@ -15,7 +15,7 @@ from gel_lightning.data.augmentation import Augmentation
 from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.folders import LabelledPictures
 from gel_lightning.data.images import PictureError, read_with_digest
-from gel_lightning.data.resizing import resized
+from gel_lightning.data.resizing import network_input
 
 
 class Features(NamedTuple):
@@ -29,14 +29,14 @@ class Features(NamedTuple):
 
 
 def picture_values(picture: Image.Image, image_size: int) -> Tensor:
-    """Resizes a grey picture to what networks take: values in [0, 1], shape ``[1, image_size, image_size]``."""
-    return torch.from_numpy(resized(picture, image_size))[None]
+    """Resizes a picture to what networks take: values in [0, 1], shape ``[1 or 3, image_size, image_size]``."""
+    return torch.from_numpy(network_input(picture, image_size))
 
 
 class PictureDataset(Dataset[tuple[Tensor, int, int]]):
-    """Labelled picture files.
+    """Labelled pictures.
 
-    An item is the picture, values in [0, 1] of shape ``[1, image_size, image_size]``, its label, and its
+    An item is the picture, values in [0, 1] of shape ``[channels, image_size, image_size]``, its label, and its
     index in ``paths``. Of n pictures, item ``i + v * n`` is view v of picture i; view 0 is the picture itself.
 
     Args:
@@ -44,6 +44,7 @@ class PictureDataset(Dataset[tuple[Tensor, int, int]]):
         image_size: side of the pictures in pixels.
         augmentation: what makes the other views.
         cache: where thumbnails are kept, if anywhere.
+        colour: whether pictures have three channels, red, green and blue, or one.
     """
 
     def __init__(
@@ -52,15 +53,22 @@ class PictureDataset(Dataset[tuple[Tensor, int, int]]):
         image_size: int,
         augmentation: Augmentation | None = None,
         cache: PictureCache | None = None,
+        colour: bool = False,
     ) -> None:
         self.paths = pictures.paths
         self.labels = pictures.labels
         self.image_size = image_size
         self.augmentation = augmentation
         self.cache = cache
+        self.colour = colour
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a picture: channels, height and width."""
+        return (3 if self.colour else 1, self.image_size, self.image_size)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         place = index % len(self)
@@ -70,11 +78,11 @@ class PictureDataset(Dataset[tuple[Tensor, int, int]]):
         """Reads the picture of an item, with the digest of the file that it was read from."""
         view, place = divmod(index, len(self))
         if self.cache is None:
-            grey, digest = read_with_digest(self.paths[place])
-            picture = picture_values(grey, self.image_size)
+            read, digest = read_with_digest(self.paths[place], self.colour)
+            picture = picture_values(read, self.image_size)
         else:
-            values, digest = self.cache.values(self.paths[place], self.image_size)
-            picture = torch.from_numpy(values)[None]
+            values, digest = self.cache.values(self.paths[place], self.image_size, self.colour)
+            picture = torch.from_numpy(values)
         if view and self.augmentation:
             picture = self.augmentation(picture.clone(), digest, view)  # some transforms change their argument
         return picture, digest
@@ -182,11 +190,11 @@ class UnlabelledDataset(Dataset[tuple[Tensor, str, str]]):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Tensor, str, str]:
-        path, size = str(self.pictures.paths[index]), self.pictures.image_size
+        path = str(self.pictures.paths[index])
         try:
             return self.pictures.decode(index)[0], path, ""
         except PictureError as error:
-            return torch.zeros(1, size, size), path, error.reason
+            return torch.zeros(self.pictures.shape), path, error.reason
 
 
 class UnlabelledFeatureDataset(Dataset[tuple[Tensor, str, str]]):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from gel_lightning.data.grey import grey_of_picture, grey_of_samples, upright
+from gel_lightning.data.grey import converted, grey_of_samples, upright
 
 PILLOW_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "WEBP")
 """The formats that Pillow reads here, by its names. Others are excluded: one runs Ghostscript."""
@@ -86,12 +86,13 @@ class Opened(NamedTuple):
     Attributes:
         header: of the file.
         size: bytes of the decoded pixels.
-        decode: decodes the pixels to mode ``"L"``, upright.
+        decode: decodes the pixels, upright. It is called with the mode, ``"L"`` or ``"RGB"``; deep pictures are ``"L"``
+            in either case.
     """
 
     header: PictureHeader
     size: int
-    decode: Callable[[], Image.Image]
+    decode: Callable[[str], Image.Image]
 
 
 def open_picture(file: io.BytesIO, at_least: int = 0) -> Opened:
@@ -118,7 +119,7 @@ def open_picture(file: io.BytesIO, at_least: int = 0) -> Opened:
         width, height = heif.size
         kind, page = _MODES.get(heif.mode, heif.mode), heif.primary_index + 1
         header = PictureHeader(width, height, kind, "HEIF", len(heif), page)
-        return Opened(header, 4 * width * height, lambda: grey_of_picture(heif.to_pillow()))
+        return Opened(header, 4 * width * height, lambda mode: converted(heif.to_pillow(), mode))
     if content.startswith(PNG_START):
         content = _essential_chunks(content)
     try:
@@ -147,11 +148,11 @@ def _opened(picture: Image.Image, content: bytes, at_least: int) -> Opened:
     if 0 < at_least <= 2 * min(width, height):
         picture.draft("L", (at_least, at_least))  # affects JPEGs only
 
-    def decode() -> Image.Image:
-        grey = decode_deep() if decode_deep else grey_of_picture(picture)
-        grey = upright(grey, _orientation(picture))
+    def decode(mode: str) -> Image.Image:
+        pixels = decode_deep() if decode_deep else converted(picture, mode)
+        pixels = upright(pixels, _orientation(picture))
         picture.close()  # frees its pixels
-        return grey
+        return pixels
 
     return Opened(PictureHeader(width, height, kind, file_format, pages), bytes_a_pixel * width * height, decode)
 

@@ -28,15 +28,18 @@ _TRANSPOSE = {
 _OPAQUE = [0] * 255 + [255]  # lookup table for Image.point: whether an alpha value is opaque
 
 
-def grey_of_picture(picture: Image.Image) -> Image.Image:
-    """Converts an 8-bit picture of any Pillow mode to ``"L"``, and a deep grey one with :func:`grey_of_deep`."""
+def converted(picture: Image.Image, mode: str = "L") -> Image.Image:
+    """Converts an 8-bit picture of any Pillow mode to ``"L"`` or ``"RGB"``, and a deep grey one to ``"L"``.
+
+    A deep one is scaled by :func:`grey_of_deep`.
+    """
     if picture.mode.startswith(("I", "F")):
         return grey_of_deep(np.asarray(picture))
     if picture.mode in ("LAB", "La"):  # Pillow converts these to "L" and "RGBA" only indirectly
         picture = picture.convert({"LAB": "RGB", "La": "LA"}[picture.mode])
     if picture.has_transparency_data:
-        return _on_white(picture.convert("RGBA"))
-    return picture.convert("L")
+        return _on_white(picture.convert("RGBA"), mode)
+    return picture.convert(mode)
 
 
 def grey_of_deep(
@@ -182,7 +185,7 @@ def _scaled(grey: NDArray[Any], low: float, high: float, min_is_white: bool) -> 
     return 255 - scaled if min_is_white else scaled
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
+def _on_white(picture: Image.Image, mode: str = "L") -> Image.Image:
     """Composites a picture with alpha onto white, without outermost rows or columns that have no opaque pixel.
 
     Office programs leave such a line where they crop between two pixels. On white it would be a bright edge that
@@ -192,10 +195,10 @@ def _on_white(picture: Image.Image) -> Image.Image:
     alpha = picture.getchannel("A")
     opaque = alpha.point(_OPAQUE).getbbox()
     if opaque is None:
-        return picture.convert("L")
+        return picture.convert(mode)
     left, top, right, bottom = opaque
     width, height = picture.size
     picture = picture.crop((min(left, 1), min(top, 1), max(right, width - 1), max(bottom, height - 1)))
-    page = Image.new("L", picture.size, 255)
-    page.paste(picture.convert("L"), mask=picture.getchannel("A"))
+    page = Image.new(mode, picture.size, "white")
+    page.paste(picture.convert(mode), mask=picture.getchannel("A"))
     return page

@@ -1,6 +1,5 @@
 """Groups of pictures from a file of the user, such as the labs that they come from."""
 
-import csv
 import hashlib
 import os
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.data.tables import read_pairs
 
 
 def read_groups(file: str | Path, paths: Sequence[Path], folders: Sequence[Path] = ()) -> list[str]:
@@ -35,7 +35,7 @@ def read_groups(file: str | Path, paths: Sequence[Path], folders: Sequence[Path]
     roots = [file.parent, *folders]
     groups: dict[str, str] = {}
     absent: list[str] = []
-    for line, path, group in _rows(file):
+    for line, path, group in read_pairs(file, "group", "--data.groups"):
         place = next((place for root in roots if (place := root / path).exists()), None)
         if place is None:
             absent.append(path)
@@ -80,25 +80,6 @@ def joined_groups(*groupings: ArrayLike) -> NDArray[np.intp]:
         _, first, groups = np.unique(grouping, return_index=True, return_inverse=True)
         links = links + coo_array((np.ones(n, bool), (np.arange(n), first[groups])), (n, n))
     return np.asarray(connected_components(links, directed=False)[1], np.intp)
-
-
-def _rows(file: Path) -> list[tuple[int, str, str]]:
-    """The line number, path and group of each row."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened)
-            if not {"path", "group"} <= set(reader.fieldnames or ()):
-                raise GelError(
-                    f"{file}: no columns path and group, separated by commas, in its first line (--data.groups)"
-                )
-            rows = [(reader.line_num, row["path"] or "", (row["group"] or "").strip()) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise GelError(f"{file}: cannot be read as a CSV file ({reason}); name another with --data.groups") from error
-    for line, path, group in rows:
-        if not path or not group:
-            raise GelError(f"{file}, line {line}: no {'group' if path else 'path'}: give each row both")
-    return rows
 
 
 def _number(things: Sequence[object]) -> str:

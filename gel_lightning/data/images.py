@@ -1,4 +1,4 @@
-"""Any picture file to one 8-bit grey picture; the only module that opens pictures.
+"""Any picture file to one 8-bit picture, grey or RGB; the only module that opens pictures.
 
 Decoding one picture takes at most 2 GiB of memory, and all threads of a process together at most 3 GiB. Files and
 pictures beyond the limits below are refused by their size on disk and their header, before anything is decoded. Those
@@ -18,10 +18,13 @@ from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from gel_lightning.core.errors import OUT_OF_FILES, GelError
 from gel_lightning.data.formats import MAX_BYTES, Opened, PictureHeader, RefusedError, is_picture_start, open_picture
+from gel_lightning.data.packed import is_packed, read_packed
 from gel_lightning.data.resizing import shortened
 
 # A .gel file is the TIFF of a Typhoon or Storm scanner; .tf8 and .btf are BigTIFF.
@@ -75,39 +78,41 @@ class PictureError(GelError):
         return self
 
 
-def read_picture(path: str | Path) -> Image.Image:
-    """Reads a picture file of any of :data:`~gel_lightning.data.formats.FORMATS` as 8-bit grey.
+def read_picture(path: str | Path, colour: bool = False) -> Image.Image:
+    """Reads a picture of any of :data:`~gel_lightning.data.formats.FORMATS`, or a packed one, as 8-bit grey or RGB.
 
     - The format is detected from the content. The first page or frame is read, in a TIFF the first that is not a
       thumbnail; :func:`describe_picture` tells which.
     - EXIF orientation is applied.
-    - Colour becomes ITU-R 601-2 luma, as in :meth:`PIL.Image.Image.convert`.
+    - In grey, colour becomes ITU-R 601-2 luma, as in :meth:`PIL.Image.Image.convert`.
     - Transparent pixels become white, the page that such figures are made for; on black, dark text would vanish.
       An outermost row or column without any opaque pixel is cropped: office programs leave it when they crop, and
       it would be a bright edge on a gel. An alpha channel without any opaque pixel is ignored.
-    - 8-bit pictures keep their values. Deeper, signed and float ones are scaled to 0 .. 255 by
+    - 8-bit pictures keep their values. Deeper, signed and float ones become grey, scaled to 0 .. 255 by
       :func:`~gel_lightning.data.grey.robust_range`, since a 12-bit camera uses little of the range of a 16-bit file.
       A constant picture becomes black, NaN black, and infinities black and white.
     - TIFFs whose smallest value is white are inverted.
 
     Args:
-        path: the file.
+        path: the file, or the path of a packed picture (:mod:`~gel_lightning.data.packed`).
+        colour: whether to read RGB.
 
     Returns:
-        A picture of mode ``"L"`` that no longer needs the file.
+        A picture of mode ``"L"``, or ``"RGB"`` in colour, that no longer needs the file.
 
     Raises:
         PictureError: the file cannot be opened, is truncated, damaged or of an unsupported kind, or exceeds
             :data:`MAX_PIXELS`, :data:`MAX_SIDE` or :data:`~gel_lightning.data.formats.MAX_BYTES`.
     """
-    return read_with_digest(path)[0]
+    return read_with_digest(path, colour)[0]
 
 
-def read_with_digest(path: str | Path) -> tuple[Image.Image, bytes]:
+def read_with_digest(path: str | Path, colour: bool = False) -> tuple[Image.Image, bytes]:
     """Reads a picture with :func:`read_picture`, and the digest of the same bytes.
 
     Args:
         path: the file.
+        colour: whether to read RGB.
 
     Returns:
         The picture and its :func:`picture_digest`.
@@ -115,9 +120,12 @@ def read_with_digest(path: str | Path) -> tuple[Image.Image, bytes]:
     Raises:
         PictureError: as for :func:`read_picture`.
     """
-    with _opened(Path(path)) as (picture, content):
-        grey = picture.decode()
-        return grey, hashlib.sha256(content).digest()
+    path, mode = Path(path), "RGB" if colour else "L"
+    if is_packed(path):
+        pixels = _packed(path)
+        return Image.fromarray(pixels).convert(mode), _digest_of(pixels)
+    with _opened(path) as (picture, content):
+        return picture.decode(mode).convert(mode), hashlib.sha256(content).digest()
 
 
 def read_content(path: str | Path) -> bytes:
@@ -153,7 +161,7 @@ def decode_content(path: str | Path, content: bytes, at_least: int = 0) -> tuple
         PictureError: as for :func:`read_picture`.
     """
     with _opened(Path(path), content, at_least) as (picture, _):
-        grey = picture.decode()
+        grey = picture.decode("L")
         return shortened(grey, at_least) if at_least else grey, picture.header
 
 
@@ -171,7 +179,7 @@ def describe_picture(path: str | Path) -> PictureHeader:
 
 
 def picture_digest(path: str | Path) -> bytes:
-    """Computes the SHA-256 of the content of a file, 32 bytes.
+    """Computes the SHA-256 of the content of a file, or of the pixels of a packed picture, 32 bytes.
 
     Args:
         path: the file.
@@ -180,12 +188,23 @@ def picture_digest(path: str | Path) -> bytes:
         PictureError: the file cannot be opened, or is larger than :data:`~gel_lightning.data.formats.MAX_BYTES`.
     """
     path, digest = Path(path), hashlib.sha256()
+    if is_packed(path):
+        return _digest_of(_packed(path))
     with _errors_named(path):
         _file_size(path)
         with path.open("rb") as file:
             while block := file.read(2**20):
                 digest.update(block)
     return digest.digest()
+
+
+def _packed(path: Path) -> NDArray[np.uint8]:
+    with _errors_named(path):
+        return read_packed(path)
+
+
+def _digest_of(pixels: NDArray[np.uint8]) -> bytes:
+    return hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).digest()
 
 
 def starts_as_picture(path: Path) -> bool:

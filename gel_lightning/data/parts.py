@@ -1,19 +1,22 @@
-"""The training, validation and test parts of the data, from folders of class folders."""
+"""The training, validation and test parts of the data, from folders of class folders, CSV files or a known data set."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gel_lightning.core.errors import GelError
+from gel_lightning.data.builtin import read_builtin
 from gel_lightning.data.duplicates import near_duplicate_groups
-from gel_lightning.data.folders import LabelledPictures, count_left_out, folder_notes, read_class_folders
+from gel_lightning.data.folders import LabelledPictures, folder_notes, read_class_folders
 from gel_lightning.data.groups import joined_groups, read_groups
 from gel_lightning.data.named_sets import MAIN, name_of
 from gel_lightning.data.pool import Pool
+from gel_lightning.data.sources import read_source, source_left_out
 
 Hashes = Callable[[Sequence[Path]], NDArray[np.uint64]]
 """Computes the perceptual hashes of n pictures, [n, HASHES]; an unreadable one is an error."""
@@ -21,7 +24,7 @@ Hashes = Callable[[Sequence[Path]], NDArray[np.uint64]]
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of pictures, and which pictures of them are used.
+    """Folders of class folders, or CSV files, and which of their pictures are used.
 
     Attributes:
         train: folders of class folders to train on.
@@ -29,6 +32,7 @@ class Folders:
         class_names: the classes to use, in the order of their labels; by default all.
         groups: CSV file of groups that must stay together.
         extra: folder of drawn pictures to add to the training part.
+        finds_duplicates: whether near-duplicates are found, and kept on one side of each split.
     """
 
     train: Sequence[Path]
@@ -36,10 +40,11 @@ class Folders:
     class_names: Sequence[str] | None = None
     groups: Path | None = None
     extra: Path | None = None
+    finds_duplicates: ClassVar[bool] = True
 
     def read_train(self) -> LabelledPictures:
         """Lists the pictures to train on."""
-        return read_class_folders(self.train, self.class_names, leave_out=self.class_names is not None)
+        return read_source(self.train, self.class_names, leave_out=self.class_names is not None)
 
     def read_tests(self, class_names: Sequence[str] | None = None) -> dict[str, LabelledPictures]:
         """Lists the pictures of each test part, all of the same classes, some of which may be missing.
@@ -53,7 +58,7 @@ class Folders:
         parts: dict[str, LabelledPictures] = {}
         leave_out, class_names = self.class_names is not None, class_names or self.class_names
         for part, folder in self.test.items():
-            parts[part] = read_class_folders(folder, class_names, every_class=False, leave_out=leave_out)
+            parts[part] = read_source([folder], class_names, every_class=False, leave_out=leave_out)
             class_names = parts[part].class_names
             if name_of(part) in class_names:
                 raise GelError(f"test set {name_of(part)} has the name of a class: give it another (--data.test_dir)")
@@ -63,10 +68,56 @@ class Folders:
         """Counts the pictures of each class that is left out."""
         counts: dict[str, int] = {}
         if self.class_names is not None:
-            for folders in (self.train, *([folder] for folder in self.test.values())):
-                for name, pictures in count_left_out(folders, self.class_names).items():
+            for place in (*self.train, *self.test.values()):
+                for name, pictures in source_left_out(place, self.class_names).items():
                     counts[name] = counts.get(name, 0) + pictures
         return counts
+
+
+@dataclass(frozen=True)
+class Official:
+    """A data set of torchvision, with its official test part; a stand-in for :class:`Folders`.
+
+    Near-duplicates are not looked for: they would chain MNIST's digits into one group.
+
+    Attributes:
+        dataset: its name.
+        root: its folder.
+        class_names: the classes to use, in the order of their labels; by default all.
+    """
+
+    dataset: str
+    root: Path
+    class_names: Sequence[str] | None = None
+    groups: ClassVar[None] = None
+    extra: ClassVar[None] = None
+    finds_duplicates: ClassVar[bool] = False
+
+    @property
+    def train(self) -> Sequence[Path]:
+        """Its folder."""
+        return [self.root]
+
+    @property
+    def test(self) -> dict[str, Path]:
+        """Its folder, which has the test part too."""
+        return {MAIN: self.root}
+
+    def read_train(self) -> LabelledPictures:
+        """Lists the pictures to train on."""
+        return self._parts["train"]
+
+    def read_tests(self, class_names: Sequence[str] | None = None) -> dict[str, LabelledPictures]:
+        """Lists the test pictures."""
+        return {MAIN: self._parts[MAIN]}
+
+    def left_out(self) -> dict[str, int]:
+        """Classes that are left out are not counted."""
+        return {}
+
+    @cached_property
+    def _parts(self) -> dict[str, LabelledPictures]:
+        return read_builtin(self.dataset, self.root, self.class_names)
 
 
 class Split:
@@ -90,15 +141,17 @@ class Split:
     """
 
     def __init__(
-        self, folders: Folders, hashes: Hashes, *, test_fraction: float, val_fraction: float, seed: int
+        self, folders: Folders | Official, hashes: Hashes, *, test_fraction: float, val_fraction: float, seed: int
     ) -> None:
         self._hashes, self._val_fraction, self._seed = hashes, val_fraction, seed
+        self._finds_duplicates = folders.finds_duplicates
         pictures = folders.read_train()
         tests = folders.read_tests(pictures.class_names)
         self.notes = folder_notes(folders.train, pictures)
         self.notes += [note for part in tests for note in folder_notes(folders.test[part], tests[part])]
         drawn = _drawn(folders.extra, pictures.class_names) if folders.extra else LabelledPictures([], [], [])
-        hashes([path for some in (pictures, *tests.values(), drawn) for path in some.paths])  # computed in one pass
+        if self._finds_duplicates:
+            hashes([path for some in (pictures, *tests.values(), drawn) for path in some.paths])  # computed in one pass
         self._pool = self._grouped(pictures, folders)
         if MAIN not in tests:
             self._pool, held_out = self._pool.hold_out(test_fraction, seed)
@@ -122,8 +175,10 @@ class Split:
         """The names of the groups of the training and validation pictures, in the order they are left out."""
         return [self._pool.names[group] for group in np.unique(self._pool.groups).tolist()]
 
-    def _grouped(self, pictures: LabelledPictures, folders: Folders) -> Pool:
+    def _grouped(self, pictures: LabelledPictures, folders: Folders | Official) -> Pool:
         """The pictures with their groups: those of near-duplicates, joined with those of the user's file."""
+        if not self._finds_duplicates:
+            return Pool(pictures, np.arange(len(pictures.paths)), {})
         groups = near_duplicate_groups(self._hashes(pictures.paths))
         if folders.groups is None:
             return Pool(pictures, groups, {})
@@ -138,8 +193,8 @@ class Split:
 
     def _near(self, paths: Sequence[Path], others: Sequence[Path]) -> NDArray[np.bool_]:
         """Whether each picture is a near-duplicate of one of the others."""
-        if not paths:
-            return np.zeros(0, bool)
+        if not paths or not self._finds_duplicates:
+            return np.zeros(len(paths), bool)
         groups = near_duplicate_groups(self._hashes([*paths, *others]))
         return np.isin(groups[: len(paths)], groups[len(paths) :])
 

@@ -29,6 +29,11 @@ def resized(picture: Image.Image, side: int) -> NDArray[np.float32]:
     return values
 
 
+def network_input(picture: Image.Image, side: int) -> NDArray[np.float32]:
+    """Resizes a grey or RGB picture to what networks take: values in [0, 1], shape ``[1 or 3, side, side]``."""
+    return np.stack([resized(band, side) for band in picture.split()])
+
+
 def shortened(picture: Image.Image, at_least: int) -> Image.Image:
     """Reduces each side of a picture that is at least twice as long as needed by a whole factor, averaging pixels.
 

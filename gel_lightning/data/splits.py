@@ -11,6 +11,9 @@ from gel_lightning.core.errors import GelError
 
 MAX_FOLDS = 100  # of a split, so the smallest fraction that can be held out is 1/100
 
+MANY_PICTURES = 20_000
+"""Above so many pictures, those without groups are split by ``StratifiedKFold``: the grouped one takes minutes."""
+
 
 def stratified_split(
     labels: ArrayLike,
@@ -129,8 +132,11 @@ def _deal(
     labels: NDArray[Any], groups: NDArray[np.intp], folds: int, generator: np.random.Generator
 ) -> list[NDArray[np.intp]]:
     """The indices in each fold."""
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    if len(groups) > MANY_PICTURES and groups.max() + 1 == len(groups):
+        seeded = StratifiedKFold(folds, shuffle=True, random_state=int(generator.integers(2**32)))
+        return [fold for _, fold in seeded.split(labels, labels)]
     # Shuffled here, because shuffle=True loses the stratification before scikit-learn 1.8 (its pull 32540).
     shuffled = generator.permutation(groups.max() + 1)[groups]
     return [fold for _, fold in StratifiedGroupKFold(folds).split(labels, labels, shuffled)]

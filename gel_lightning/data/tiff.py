@@ -16,7 +16,7 @@ from PIL import Image
 from tifffile import COMPRESSION, EXTRASAMPLE, FILLORDER, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage
 
 from gel_lightning.data.formats import MAX_BYTES, Opened, PictureHeader, RefusedError
-from gel_lightning.data.grey import grey_of_deep, grey_of_picture, upright
+from gel_lightning.data.grey import converted, grey_of_deep, upright
 
 _FAX = {2, 3, 4}
 _JPEG, _JPEG2000, _WEBP = 7, {33004, 33005, 34712}, {34927, 50001}
@@ -69,9 +69,9 @@ def open_tiff(file: io.BytesIO) -> Opened:
         pages = max(pages, int((tiff.imagej_metadata or {}).get("images", 1)))
     header = PictureHeader(page.imagewidth, page.imagelength, kind, "TIFF", pages, page.index + 1)
 
-    def decode() -> Image.Image:
+    def decode(mode: str) -> Image.Image:
         orientation = page.tags.valueof(_ORIENTATION, 1)
-        return upright(_grey(page, content), orientation)
+        return upright(_pixels(page, content, mode), orientation)
 
     return Opened(header, page.nbytes, decode)
 
@@ -156,11 +156,11 @@ def _alpha_channel(page: TiffPage) -> tuple[int, bool] | None:
     return None
 
 
-def _grey(page: TiffPage, content: bytes) -> Image.Image:
+def _pixels(page: TiffPage, content: bytes, mode: str) -> Image.Image:
     if _left_to_pillow(page):
         picture = Image.open(io.BytesIO(content), formats=("TIFF",))
         picture.seek(page.index)
-        return grey_of_picture(picture)
+        return converted(picture, mode)
     if page.compression == COMPRESSION.LZW:
         page = _without_lzw(page, content)
     planes = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # [planes, height, width, channels] of the first slice
@@ -169,11 +169,11 @@ def _grey(page: TiffPage, content: bytes) -> Image.Image:
     if samples.shape[-1] < channels:
         raise ValueError("channels are missing")
     if name == "palette":
-        return _looked_up(samples[..., 0], page.colormap)
+        return converted(_looked_up(samples[..., 0], page.colormap), mode)
     samples = _full_range(samples, page.bitspersample)
     if name == "CMYK":
         inks = samples[..., :4] if samples.dtype == np.uint8 else samples[..., :4] >> 8 * (samples.dtype.itemsize - 1)
-        return grey_of_picture(_picture("CMYK", inks))
+        return converted(_picture("CMYK", inks), mode)
     rgb = name == "colour" or (name == "YCbCr" and page.compression == _JPEG)  # tifffile converts it to RGB
     colour = samples[..., :3] if rgb else samples[..., :1]
     min_is_white = page.photometric == PHOTOMETRIC.MINISWHITE
@@ -181,12 +181,12 @@ def _grey(page: TiffPage, content: bytes) -> Image.Image:
     if samples.dtype == np.uint8:
         if min_is_white:
             colour = 255 - colour
-        mode = "L" if colour.shape[-1] == 1 else "RGB"
+        own = "L" if colour.shape[-1] == 1 else "RGB"
         if alpha_channel:
             place, multiplied = alpha_channel
             colour = np.concatenate([colour, samples[..., place, None]], axis=-1)
-            mode += "a" if multiplied else "A"
-        return grey_of_picture(_picture(mode, colour))
+            own += "a" if multiplied else "A"
+        return converted(_picture(own, colour), mode)
     colour = colour[..., 0] if colour.shape[-1] == 1 else colour
     alpha = samples[..., alpha_channel[0]] if alpha_channel else None
     return grey_of_deep(colour, alpha, min_is_white, _no_data(page), bool(alpha_channel and alpha_channel[1]))
@@ -259,7 +259,7 @@ def _looked_up(indices: NDArray[Any], colours: NDArray[Any] | None) -> Image.Ima
         raise ValueError("its palette is missing")
     if colours.max() > 255:  # some programs write 8-bit values
         colours = colours >> 8
-    return grey_of_picture(_picture("RGB", colours.T.astype(np.uint8)[indices]))
+    return _picture("RGB", colours.T.astype(np.uint8)[indices])
 
 
 def _no_data(page: TiffPage) -> float | None:

@@ -130,6 +130,7 @@ def _key(trainer: Trainer, network: Network, pictures: PictureDataset, view: int
         "decoding": DECODING,
         "resizing": f"float32, torchvision {torchvision.__version__}",
         "image_size": pictures.image_size,
+        **({"colour": "RGB"} if pictures.colour else {}),
         "view": view,
         **({"augmentation": augmentation.identity, "seed": augmentation.seed} if augmentation else {}),
         "backbone": network.backbone,
@@ -160,7 +161,7 @@ class _Decoded(Dataset[tuple[Tensor, bytes]]):
             if index >= len(self.pictures):  # perhaps in a worker process, where nothing can be noted
                 raise
             self.errors[self.pictures.paths[index]] = error.to_keep()
-            return torch.zeros(1, self.pictures.image_size, self.pictures.image_size), NO_DIGEST
+            return torch.zeros(self.pictures.shape), NO_DIGEST
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, bytes]]:
         """Decodes a batch, in threads unless it is augmented: that draws from the one generator of a process."""

@@ -20,7 +20,7 @@ from PIL import Image
 
 from gel_lightning.core.errors import GelError, one_line
 from gel_lightning.core.store import Store, StoreError, default_cache_dir
-from gel_lightning.data.grey import grey_of_picture, grey_of_samples
+from gel_lightning.data.grey import converted, grey_of_samples
 from gel_lightning.data.images import DECODING, PictureError, decode_content, read_content
 from gel_lightning.data.reading import windows
 from gel_lightning.data.resizing import shortened
@@ -206,7 +206,7 @@ class Detector:
         """The row of a Pillow picture or an array."""
         path = getattr(given, "filename", "") or f"picture {number}"
         try:
-            grey = grey_of_picture(given) if isinstance(given, Image.Image) else _grey_of_array(given)
+            grey = converted(given) if isinstance(given, Image.Image) else _grey_of_array(given)
             return self._row(str(path), self._probabilities(shortened(grey, self._at_least)))
         except (OSError, TypeError, ValueError) as error:
             return Row(str(path), error=f"is no picture ({one_line(error)})")
@@ -270,7 +270,7 @@ def _grey_of_array(values: NDArray[Any]) -> Image.Image:
         values = values[..., 0]
     if values.ndim not in (2, 3) or 0 in values.shape or (values.ndim == 3 and values.shape[2] > 4):
         raise ValueError(f"an array of shape {list(values.shape)}, not [height, width] or [height, width, channels]")
-    return grey_of_picture(Image.fromarray(values)) if values.dtype in (np.uint8, np.bool_) else grey_of_samples(values)
+    return converted(Image.fromarray(values)) if values.dtype in (np.uint8, np.bool_) else grey_of_samples(values)
 
 
 def _load(model: str | Path | None) -> ExportedModel:

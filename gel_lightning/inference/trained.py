@@ -30,7 +30,8 @@ class Trained(NamedTuple):
             weights: of the backbone; None takes those that the checkpoint names.
 
         Raises:
-            GelError: the checkpoint or its weights cannot be had, or it does not say how pictures are resized.
+            GelError: the checkpoint or its weights cannot be had; it does not say how pictures are resized; or it was
+                trained in colour.
         """
         checkpoint = read_checkpoint(path)
         own: dict[str, Any] = {"weights": weights} if weights else {}
@@ -39,4 +40,9 @@ class Trained(NamedTuple):
         size = checkpoint.get("GelDataModule", {}).get("image_size")
         if size is None:
             raise GelError(f"{path}: does not say how its pictures were resized; train with a GelDataModule")
+        if checkpoint["GelDataModule"].get("colour"):
+            raise GelError(
+                f"{path}: was trained in colour, and exported models take grey pictures: use gel-fit predict, or train "
+                "without --data.colour"
+            )
         return cls(model, size, checkpoint.get("train_class_counts"))

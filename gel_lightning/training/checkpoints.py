@@ -290,6 +290,7 @@ LATER_FIELDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
 """Hyper-parameters that earlier checkpoints lack."""
 DATA: dict[str, tuple[type, Callable[[Any], bool]]] = {
     "image_size": (int, lambda size: 1 <= size <= MAX_SIDE),
+    "colour": (bool, lambda _: True),
     "seed": (int, lambda seed: 0 <= seed < 2**32),
     "val_fraction": (float, _is_share),
     "test_fraction": (float, _is_share),

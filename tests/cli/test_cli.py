@@ -233,7 +233,7 @@ def test_the_default_place_of_what_is_kept(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_a_fit_prints_what_it_does_and_where_things_are(two_fits: Path, name: str) -> None:
-    assert (two_fits / "status").read_text() == "0 0"
+    assert (two_fits / "status").read_text() == "0 1"  # three pictures could not be read
     assert (two_fits / f"{name}.err").read_text() == ""  # no warning, and no progress bar in a file
     out = (two_fits / f"{name}.out").read_text()
     first, *lines = out.splitlines()
@@ -466,7 +466,7 @@ def test_predict_says_what_it_cannot_read_and_what_it_leaves_out(tmp_path: Path,
     (folder / "notes.txt").touch()
     options = ("--ckpt_path", run_dir / "checkpoints/last.ckpt", "--data.num_workers", "0")
     ran = gel_fit("predict", *options, "--data.predict_dir=-pictures", cwd=tmp_path)
-    assert (ran.status, ran.err) == (0, "")
+    assert (ran.status, ran.err) == (1, "")
     assert "-pictures/photo.psd: is a Photoshop document, not a picture that can be read" in ran.out
     assert "1 could not be read, 1 file left out (1 .txt)" in ran.out
     rows = read_rows_of((tmp_path / "predictions.csv").read_text(encoding="utf-8-sig"))

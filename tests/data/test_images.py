@@ -442,7 +442,7 @@ class TestProcess:
             return Image.fromarray(GREY)
 
         path = saved(tmp_path / "picture.png", GREY)
-        monkeypatch.setattr("gel_lightning.data.formats.grey_of_picture", warn)
+        monkeypatch.setattr("gel_lightning.data.formats.converted", warn)
         with pytest.warns(UserWarning, match="of another's"):
             read_picture(path)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from gel_lightning import GelDataModule
 from gel_lightning.data import datamodule as module
+from gel_lightning.data.drawn import dataset
 from gel_lightning.data.folders import LabelledPictures, class_folders, count_left_out, find_class_folders
 from gel_lightning.data.pool import Pool
 
@@ -267,6 +268,21 @@ def test_what_is_drawn_and_looks_like_another_picture_is_not_trained_on(
     assert data.split is not None
     assert len(data.split.extra) == 5
     assert Path("data/drawn/extra_3/gel/gel_0.png") not in data.parts["train"].paths
+
+
+def test_pictures_that_another_run_draws_meanwhile_are_taken(
+    train_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw_as_another_run_does(folder: Path, *_: object) -> None:
+        save_data_set(Path("data/drawn/extra_3"), 3, seed=4000)
+        save_data_set(folder / "extra_3", 3, seed=4000)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dataset, "_draw_all", draw_as_another_run_does)
+    data = ready(train_dir, extra_drawn=3)
+    assert data.split is not None
+    assert len(data.split.extra) == 6
+    assert [path.name for path in Path("data/drawn").iterdir()] == ["extra_3"]
 
 
 def test_drawn_pictures_need_their_classes(second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

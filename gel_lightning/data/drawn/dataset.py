@@ -58,7 +58,7 @@ def _draw_whole(to: Path, counts: Mapping[str, int], seed: int) -> Path:
     """Draws folders ``to/NAME``, each with the number of pictures per class that ``counts`` gives, or none at all."""
     for name in counts:
         if (to / name).exists():
-            raise GelError(f"{to / name} is there already: name another folder to draw into")
+            raise _there(to / name)
     made = [folder for folder in (to, *to.parents) if not folder.exists()]
     try:
         to.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def _draw_whole(to: Path, counts: Mapping[str, int], seed: int) -> Path:
             renamed: list[str] = []
             try:
                 for name in counts:
-                    (Path(temporary) / name).rename(to / name)
+                    _move(Path(temporary) / name, to / name)
                     renamed.append(name)
             except BaseException:
                 for name in renamed:
@@ -83,6 +83,19 @@ def _draw_whole(to: Path, counts: Mapping[str, int], seed: int) -> Path:
                 folder.rmdir()
         raise
     return to
+
+
+def _move(drawn: Path, to: Path) -> None:
+    try:
+        drawn.rename(to)
+    except OSError as error:
+        if to.exists():  # another run has drawn the same meanwhile
+            raise _there(to) from error
+        raise
+
+
+def _there(folder: Path) -> GelError:
+    return GelError(f"{folder} is there already: name another folder to draw into")
 
 
 def _draw_all(folder: Path, counts: Mapping[str, int], seed: int) -> None:

@@ -126,3 +126,52 @@ def plasmid_map(rng: Generator) -> Image.Image:
         pen.text(place, words(rng, 1), 0, font(10), anchor="mm")
     pen.text((x, y), f"p{words(rng, 1).upper()}-{rng.integers(1, 40)}", 0, font(14), anchor="mm")
     return page
+
+
+def sorted_curves(rng: Generator) -> Image.Image:
+    """Curves as rows of smooth shades, similar ones beside each other, with a tree at the left and a colour bar."""
+    page, pen = white_page(rng)
+    width, height = page.size
+    left, top, right, bottom = int(0.22 * width), int(0.15 * height), int(0.94 * width), int(0.9 * height)
+    x, rows = np.linspace(0, 1, 160), []
+    for _ in range(int(rng.integers(1, 7))):
+        places, wide, high = rng.random(6), rng.uniform(0.03, 0.3, 6), rng.uniform(0.1, 1, 6)
+        for _ in range(int(rng.integers(1, 9))):
+            near = places + rng.normal(0, 0.02, 6)
+            rows.append(
+                (high[:, None] * np.exp(-(((x - near[:, None]) / wide[:, None]) ** 2))).sum(0) * rng.uniform(0.6, 1)
+            )
+    values = np.stack(rows) / np.max(rows)
+    values = values if rng.random() < 0.3 else 1 - 0.85 * values
+    shades = Image.fromarray((255 * values).astype(np.uint8))
+    page.paste(shades.resize((right - left, bottom - top), Image.Resampling.NEAREST), (left, top))
+    side = Image.new("L", (bottom - top, left), 255)
+    places_of_rows = [(n + 0.5) * (bottom - top) / len(rows) for n in range(len(rows))]
+    _tree(rng, ImageDraw.Draw(side), places_of_rows, left - 14, 0.6 * left)
+    page.paste(side.transpose(Image.Transpose.ROTATE_90).transpose(Image.Transpose.FLIP_TOP_BOTTOM), (0, top))
+    for n in range(len(rows)):
+        y = top + n * (bottom - top) / len(rows)
+        pen.rectangle((left - 12, y, left - 2, y + (bottom - top) / len(rows)), fill=110 if n % 5 < 2 else 190)
+    bar = Image.linear_gradient("L").resize((16, max(1, int(0.6 * top))))
+    page.paste(bar, (12, 6))
+    for n in range(4):
+        pen.text((32, 6 + n * 0.18 * top), f"{n / 3:.1f}", 0, font(9), anchor="lm")
+    return page
+
+
+def gene_map(rng: Generator) -> Image.Image:
+    """Genes as boxes and arrows on lines, one construct below the other, with names."""
+    page, pen = white_page(rng)
+    width, height = page.size
+    count = int(rng.integers(2, 9))
+    for n in range(count):
+        y, x, tall = (n + 0.6) * height / count, 0.16 * width, rng.uniform(6, 0.3 * height / count + 7)
+        pen.text((8, y), f"L{n}-{words(rng, 1)}", 0, font(10), anchor="lm")
+        pen.line((x, y, 0.96 * width, y), fill=0, width=2)
+        while x < 0.85 * width:
+            end, grey = x + rng.uniform(0.04, 0.14) * width, int(rng.integers(20, 230))
+            tip = end + (tall if rng.random() < 0.6 else 0)
+            pen.polygon([x, y - tall / 2, end, y - tall / 2, tip, y, end, y + tall / 2, x, y + tall / 2], grey, 0)
+            pen.text(((x + end) / 2, y - tall / 2 - 7), words(rng, 1)[:5], 0, font(9), anchor="mm")
+            x = tip + rng.uniform(0, 0.07) * width
+    return page
