@@ -3,17 +3,19 @@
 import argparse
 import shlex
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from gel_lightning.cli.configs import by_test_pictures, config_name, refuse_differences, settings_text, take_configs
 from gel_lightning.cli.console import from_here, print_comparison, print_data, working
 from gel_lightning.cli.help import PAGES
 from gel_lightning.cli.parser import CLI_OPTIONS, Parser, add_run_arguments, check_settings
@@ -27,8 +29,9 @@ from gel_lightning.comparison.grid import (
     read_rows,
 )
 from gel_lightning.comparison.report.answer import answer
+from gel_lightning.comparison.report.overview import make_overview
 from gel_lightning.comparison.report.page import make_report
-from gel_lightning.comparison.runner import Made, Runner, deal_folds, prepare
+from gel_lightning.comparison.runner import Made, Parts, Runner, deal_folds, prepare
 from gel_lightning.comparison.settings import read_settings
 from gel_lightning.comparison.summary import rank
 from gel_lightning.core.distributed import LostProcesses, check_devices
@@ -36,7 +39,7 @@ from gel_lightning.core.errors import GelError
 from gel_lightning.core.files import replacing
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.named_sets import MAIN, name_of
-from gel_lightning.models.spec import HEADS, STUDY_BACKBONES, STUDY_OPTIMIZERS, ModelSpec, class_name, titles
+from gel_lightning.models.spec import HARDWARE, HEADS, STUDY_BACKBONES, STUDY_OPTIMIZERS, ModelSpec, class_name, titles
 from gel_lightning.training.callbacks import LastCheckpoint
 from gel_lightning.training.checkpoint_files import with_checkpoint_files
 from gel_lightning.training.descriptions import DEFAULT_OPTIMIZER
@@ -44,12 +47,22 @@ from gel_lightning.training.progress import GridProgress
 from gel_lightning.training.runs import add_callbacks, claim_folder, keep_run, listed
 
 # What a run of `gel-fit fit` does not take.
-OWN = ("backbones", "heads", "optimizers", "accelerators", "folds", "repeats", "resume")
-FOLDER, CONFIG = "comparison", "config.yaml"
+OWN = ("backbones", "heads", "optimizers", "accelerators", "configs", "folds", "repeats", "resume")
+FOLDER, CONFIG, CONFIGS = "comparison", "config.yaml", "configs"
 
 
 class CompareCLI(LightningCLI):
-    """Parses the options of `gel-fit compare`, and makes the module and the trainer of each model."""
+    """Parses the options of `gel-fit compare`, and makes the module and the trainer of each model.
+
+    Args:
+        *args: as for LightningCLI.
+        config_name: of the config file whose model alone is made; empty for a grid.
+        **kwargs: as for LightningCLI.
+    """
+
+    def __init__(self, *args: Any, config_name: str = "", **kwargs: Any) -> None:
+        self.config_name = config_name
+        super().__init__(*args, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what makes the grid."""
@@ -76,6 +89,13 @@ class CompareCLI(LightningCLI):
             type=str,
             nargs="+",
             help="Hardware: cpu, gpu, tpu (default: --trainer.accelerator if that is given, else all there is).",
+        )
+        parser.add_argument(
+            "--configs",
+            type=str,
+            nargs="+",
+            help="Config files of gel-fit fit in place of a grid: each is a model, fitted as fit --config would. Files "
+            "with other test pictures make a comparison of their own each, in one report.",
         )
         parser.add_argument(
             "--folds",
@@ -109,6 +129,11 @@ class CompareCLI(LightningCLI):
             raise GelError("--repeats is how many times the folds are dealt; give --folds too, for example --folds 5")
         if config.folds == "groups" and config.repeats != 1:
             raise GelError("leaving each group out is the same every time; leave --repeats out")
+        if self.config_name:
+            present = present_accelerators()[-1] if asked == "auto" else asked
+            accelerator = present if present in HARDWARE else "gpu"  # cuda and mps
+            self.models = [replace(ModelSpec.of_settings(config.model, accelerator), config=self.config_name)]
+            return
         accelerators = config.accelerators or (present_accelerators() if asked == "auto" else [asked])
         self.models = grid(config.backbones, config.heads, config.optimizers, accelerators, config.model.unfreeze)
 
@@ -144,7 +169,7 @@ class CompareCLI(LightningCLI):
             add_callbacks(trainer, LastCheckpoint(settings.checkpoint.dirpath))
         add_callbacks(trainer, LostProcesses())
         _save(self.config_dump, folder / CONFIG, without=OWN)
-        return Made(made.model, trainer, made.trainer.as_dict())
+        return Made(made.model, trainer, made.trainer.as_dict(), self.datamodule)
 
     def _settings(self, model: ModelSpec) -> tuple[Any, dict[str, Any]]:
         """The settings of a model, as the parser has them and as plain data."""
@@ -162,6 +187,24 @@ class CompareCLI(LightningCLI):
         return config, dump
 
 
+class Plan(NamedTuple):
+    """What is run in the folder of a comparison.
+
+    Attributes:
+        runner: of the folder.
+        models: all of them, also those that a resumed comparison has already.
+        make: makes what a model is fitted with, which is kept in a folder.
+        config: what the models share.
+        dump: all settings, as config.yaml has them.
+    """
+
+    runner: Runner
+    models: list[ModelSpec]
+    make: Callable[[Path, ModelSpec, list[Callback]], Made]
+    config: Any
+    dump: dict[str, Any]
+
+
 def compare_command(args: Sequence[str]) -> None:
     """Runs `gel-fit compare`.
 
@@ -171,65 +214,146 @@ def compare_command(args: Sequence[str]) -> None:
     Raises:
         GelError: a model has failed, or all cannot but fail.
     """
+    files, rest = take_configs(args)
     resumed = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     resumed.add_argument("--resume", nargs="?")  # without a value it is the other parser that complains
-    resume = resumed.parse_known_args(args)[0].resume
+    resume = resumed.parse_known_args(rest)[0].resume
+    texts = {config_name(path): settings_text(path) for path in files}
     kept = []
     if resume:
-        path = comparison_folder(resume, (CONFIG,)) / CONFIG
-        kept = ["--config", read_settings(path, args, {"data", "model", "trainer", "checkpoint", *OWN} - {"resume"})]
+        folder = comparison_folder(resume, (CONFIG,))
+        needed = {"data", "model", "trainer", "checkpoint", *OWN} - {"resume", "configs"}
+        if (folder / CONFIGS).is_dir():
+            if files:
+                raise GelError(f"{folder} has its configs; leave --configs out, or begin a new comparison")
+            copies = sorted((folder / CONFIGS).glob("*.yaml"))
+            needed = {"data", "model", "trainer", "checkpoint"}
+            texts = {config_name(path): read_settings(path, rest, needed) for path in copies}
+        else:
+            kept = ["--config", read_settings(folder / CONFIG, rest, needed)]
     # Lightning warns of arguments that are given beside those of the command line.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    cli = CompareCLI(
-        args=[*kept, *args],
+    if texts:
+        _compare_configs({name: _cli(["--config", text, *rest], name) for name, text in texts.items()}, args)
+        return
+    cli = _cli([*kept, *rest])
+    prepare(cli.datamodule)
+    folds = deal_folds(cli.datamodule, cli.config.folds, cli.config.repeats)
+    folder = _folder_of(cli.config)
+    with locked(folder):
+        raise_failed(_compare(_plan(folder, cli, folds, cli.models, cli.make, args)), len(cli.models))
+
+
+def _cli(args: Sequence[str], name: str = "") -> CompareCLI:
+    return CompareCLI(
+        args=list(args),
         run=False,
         save_config_callback=None,
         parser_class=Parser,
         parser_kwargs={"prog": "gel-fit compare", "description": PAGES["compare"].summary},
+        config_name=name,
         **CLI_OPTIONS,
     )
-    data, config = cli.datamodule, cli.config
-    prepare(data)
-    folds = deal_folds(data, config.folds, config.repeats)
+
+
+def _folder_of(config: Any) -> Path:
+    """The folder of the comparison that is resumed, or a new one."""
     if config.resume is None:
-        folder = claim_folder(config.trainer.default_root_dir, FOLDER)
-    else:
-        folder = comparison_folder(config.resume, (CONFIG,))
+        return claim_folder(config.trainer.default_root_dir, FOLDER)
+    return comparison_folder(config.resume, (CONFIG,))
+
+
+def _compare_configs(clis: Mapping[str, CompareCLI], args: Sequence[str]) -> None:
+    """Compares the models of config files: those of one data set with each other, and all in one report."""
+    refuse_differences({name: cli.config for name, cli in clis.items()})
+    for cli in clis.values():
+        prepare(cli.datamodule)
+    first = next(iter(clis.values()))
+    groups = by_test_pictures(
+        {name: cli.datamodule for name, cli in clis.items()}, folds=first.config.folds is not None
+    )
+    folds = {
+        title: deal_folds(clis[names[0]].datamodule, first.config.folds, first.config.repeats)
+        for title, names in groups.items()
+    }
+    folder = _folder_of(first.config)
+    failed: dict[str, str] = {}
     with locked(folder):
-        check_places(folder)
-        runner = Runner(
-            folder,
-            data,
-            folds,
-            _about(folder, data, config, len(folds), args),
-            best={"monitor": config.checkpoint.monitor, "mode": config.checkpoint.mode},
-            weights=config.model.weights,
-            seed=config.seed_everything,
-        )
-        _compare(cli, runner)
+        (folder / CONFIGS).mkdir(exist_ok=True)
+        for name, cli in clis.items():
+            _save(_dump(cli), folder / CONFIGS / f"{name}.yaml", without=OWN)
+        for title, names in groups.items():
+            home = folder if len(groups) == 1 else folder / title
+            home.mkdir(exist_ok=True)
+            if home != folder:
+                print_line(f"{title}: {', '.join(names)}")
+                _save(_dump(first), folder / CONFIG, without=("resume",))
+            own = {clis[name].models[0].name: clis[name] for name in names}
+
+            def make(place: Path, model: ModelSpec, callbacks: list[Callback], own: Any = own) -> Made:
+                made: Made = own[model.name].make(place, model, callbacks)
+                return made
+
+            models = [clis[name].models[0] for name in names]
+            plan = _plan(home, clis[names[0]], folds[title], models, make, args)
+            failed |= _compare(plan, f"gel-fit compare --resume {_named(folder)}")
+        if len(groups) > 1 and not failed:
+            _overview(folder)
+    raise_failed(failed, len(clis))
 
 
-def _compare(cli: CompareCLI, runner: Runner) -> None:
-    """Fits the models that are not done yet, makes the report, and prints both."""
-    config, folder = cli.config, runner.folder
+def _plan(
+    folder: Path,
+    cli: CompareCLI,
+    folds: Mapping[tuple[int, int], Parts],
+    models: list[ModelSpec],
+    make: Callable[[Path, ModelSpec, list[Callback]], Made],
+    args: Sequence[str],
+) -> Plan:
+    """What is run in a folder with the data and the shared settings of a command line."""
+    data, config = cli.datamodule, cli.config
+    check_places(folder)
+    runner = Runner(
+        folder,
+        data,
+        folds,
+        _about(folder, data, config, len(folds), args),
+        best={"monitor": config.checkpoint.monitor, "mode": config.checkpoint.mode},
+        weights=config.model.weights,
+        seed=config.seed_everything,
+    )
+    return Plan(runner, models, make, config, _dump(cli))
+
+
+def _dump(cli: CompareCLI) -> dict[str, Any]:
+    """All settings of a command line as plain data."""
+    settings: dict[str, Any] = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    return settings
+
+
+def _compare(plan: Plan, resume: str = "") -> dict[str, str]:
+    """Fits the models that are not done yet, makes the report, prints both, and returns why models failed."""
+    config, runner, folder = plan.config, plan.runner, plan.runner.folder
     limit = config.trainer.limit_test_batches  # 1 is one batch, 1.0 all of them
     done = {
         ModelSpec.of_row(row).name
         for row in runner.keep_finished(limit is None or (isinstance(limit, float) and limit == 1))
     }
-    _save(yaml.safe_load(cli.parser.dump(config, skip_none=False)), folder / CONFIG, without=("resume",))
-    models = [model for model in cli.models if model.name not in done]
-    print_line(f"{len(models)} of {len(cli.models)} models, in {from_here(folder)}")
-    print_data(runner.data, config.model.weights)
+    _save(plan.dump, folder / CONFIG, without=("resume",))
+    models = [model for model in plan.models if model.name not in done]
+    print_line(f"{len(models)} of {len(plan.models)} models, in {from_here(folder)}")
+    # A frozen random backbone, if there is one, makes it a demonstration.
+    shown_of = min(plan.models, key=lambda model: (model.weights != "none", model.unfreeze))
+    print_data(runner.data, shown_of.weights or config.model.weights, shown_of.unfreeze)
     progress = GridProgress(len(models), len(runner.folds) + 1, config.trainer.enable_progress_bar is not False)
-    shown = ["hardware"] if len({model.accelerator for model in cli.models}) > 1 else []
+    shown = ["hardware"] if len({model.accelerator for model in plan.models}) > 1 else []
     failed: dict[str, str] = {}
     try:
         with progress.bar:
-            failed = runner.run(models, lambda model, own: cli.make(folder / model.name, model, own), progress, shown)
+            failed = runner.run(models, lambda model, own: plan.make(folder / model.name, model, own), progress, shown)
     finally:
         rows = read_rows(folder / RESULTS)
-        unfinished = len(rows) < len(cli.models)
+        unfinished = len(rows) < len(plan.models)
         if unfinished or all(row["error"] for row in rows):
             rows.sort(key=lambda row: rank(float(row["val_accuracy"] or 0), float(row["val_loss"] or "inf")))
             print_comparison(rows, titles([*map(ModelSpec.of_row, rows)]), chosen=False)
@@ -239,13 +363,22 @@ def _compare(cli: CompareCLI, runner: Runner) -> None:
             print_line(f"TensorBoard: tensorboard --logdir {from_here(folder)}")
         print_line(f"results: {from_here(folder / RESULTS)}")
         if failed or unfinished:
-            print_line(f"the rest: gel-fit compare --resume {_named(folder)}")
+            print_line(f"the rest: {resume or f'gel-fit compare --resume {_named(folder)}'}")
+    return failed
+
+
+def raise_failed(failed: Mapping[str, str], models: int) -> None:
+    """Ends a comparison in which models have failed.
+
+    Raises:
+        GelError: says which, and why.
+    """
     if failed:
         names: dict[str, list[str]] = {}
         for name, reason in failed.items():
             names.setdefault(reason, []).append(name)
         reasons = "; ".join(f"{', '.join(alike)} ({reason})" for reason, alike in names.items())
-        raise GelError(f"{len(failed)} of {len(models)} models failed: {reasons}")
+        raise GelError(f"{len(failed)} of {models} models failed: {reasons}")
 
 
 def _about(folder: Path, data: GelDataModule, config: Any, folds: int, given: Sequence[str]) -> dict[str, Any]:
@@ -281,7 +414,26 @@ def report_command(args: Sequence[str]) -> None:
     """
     parser = Parser(prog="gel-fit report", description=PAGES["report"].summary)
     parser.add_argument("comparison", type=str, help="Number or folder of a comparison.")
-    _report(comparison_folder(parser.parse_args(list(args)).comparison))
+    named = parser.parse_args(list(args)).comparison
+    folder = comparison_folder(named, (CONFIG,))
+    if (folder / RESULTS).is_file() or not data_sets(folder):
+        _report(comparison_folder(named))
+        return
+    for one in data_sets(folder):
+        print_line(f"{one.name}:")
+        _report(one)
+    _overview(folder)
+
+
+def data_sets(folder: Path) -> list[Path]:
+    """The comparisons, one of each data set, in the folder of a comparison of configs."""
+    return sorted(path.parent for path in folder.glob(f"*/{RESULTS}"))
+
+
+def _overview(folder: Path) -> None:
+    """Makes the report of comparisons of several data sets."""
+    make_overview(folder, data_sets(folder))
+    print_line(f"all data sets: {from_here(folder / REPORT)}")
 
 
 def _report(folder: Path, pictures: Container[str] = frozenset()) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from gel_lightning.cli.terminal import SafeTable, print_answers, print_line
 from gel_lightning.core.store import Contents
+from gel_lightning.core.text import some_of
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.named_sets import name_of
@@ -44,7 +45,7 @@ class Announcement(Callback):
             )
         if device == "XLA:CPU":
             print_line("The processor runs here what XLA compiles for a TPU: the times are not those of one.")
-        print_data(data, model["weights"])
+        print_data(data, model["weights"], model.get("unfreeze") or 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says what was computed before the training could begin, and where it is kept."""
@@ -73,7 +74,7 @@ def from_here(path: str | Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def print_data(data: GelDataModule, weights: str) -> None:
+def print_data(data: GelDataModule, weights: str, unfreeze: float) -> None:
     """Prints what pictures there are, and whether this is but a demonstration."""
     assert data.split is not None
     counts = {part: len(pictures.paths) for part, pictures in data.parts.items()}
@@ -81,7 +82,7 @@ def print_data(data: GelDataModule, weights: str) -> None:
     extra = f" ({len(data.split.extra)} of them drawn)" if data.split.extra else ""
     print_line(
         f"{counts['train']} training{extra}, {counts['val']} validation and {counts['test']} test pictures of "
-        f"{len(names)} classes: {', '.join(names)}"
+        f"{len(names)} classes: {some_of(names)}"
     )
     if named := [f"{name_of(part)} ({count} pictures)" for part, count in counts.items() if name_of(part)]:
         print_line(f"Also tested on: {', '.join(named)}")
@@ -95,7 +96,7 @@ def print_data(data: GelDataModule, weights: str) -> None:
             )
     for note in data.notes:
         print_line(note)
-    print_demonstration(made_up(data.drawn, weights), "figures")
+    print_demonstration(made_up(data.drawn, weights, unfreeze), "figures")
 
 
 def print_demonstration(made_up: Sequence[str], what: str) -> None:

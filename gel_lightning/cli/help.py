@@ -177,6 +177,7 @@ PAGES = {
             Option("--backbones", "NAME...", "backbones, NAME or NAME=WEIGHTS", "resnet18 vgg16 mobilenet_v3_large"),
             Option("--heads", "NAME...", "single, multi, or classes", "single multi"),
             Option("--optimizers", "NAME...", "optimizers of torch.optim", "adam sgd"),
+            Option("--configs", "FILE...", "configs of gel-fit fit in place of a grid, on one or several data sets"),
             Option("--folds", "N", "cross-validates each model on N parts, or on the groups of --data.groups: groups"),
             Option("--repeats", "N", "how many times the parts are dealt", "1"),
             EPOCHS,
@@ -186,6 +187,7 @@ PAGES = {
         (
             "gel-fit compare --data.train_dir pictures",
             "gel-fit compare --backbones resnet18 vgg16 --heads single --folds 5",
+            "gel-fit compare --configs one.yaml other.yaml",
         ),
     ),
     "report": Page(

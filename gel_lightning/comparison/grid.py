@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 
 from gel_lightning.core.errors import GelError
-from gel_lightning.models.backbones import ARCHITECTURES
+from gel_lightning.models.backbones import check_trained_whole
 from gel_lightning.models.spec import HARDWARE, HEADS, ModelSpec
 from gel_lightning.models.weights import weights_identity
 from gel_lightning.training.descriptions import known_classes
@@ -37,7 +37,8 @@ def grid(
         GelError: there is no such backbone, optimizer or accelerator, or two models would have the same name.
     """
     named = [backbone.partition("=") for backbone in dict.fromkeys(backbones)]
-    _check("backbone", [name for name, _, _ in named], ARCHITECTURES)
+    for name, _, _ in named:
+        check_trained_whole(name, unfreeze)
     _check("accelerator", accelerators, HARDWARE)
     classes = {name.lower(): name for name in known_classes("optimizer")}
     _check("optimizer", [name.lower() for name in optimizers if "." not in name], classes)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import product
@@ -20,6 +21,10 @@ from gel_lightning.models.spec import ModelSpec, titles
 FACTORS = ("backbone", "head", "optimizer", "hardware")
 TIMES = ("training_time_mins", "inference_time_secs")
 SHARES = ("accuracy", "precision", "recall")
+NAMED = re.compile(r"(timm/)?[\w.]+")
+"""Levels of factors; some networks of timm have the name of their weights in theirs, after a dot."""
+COSTS = ("size_mb", "parameters", "trainable_parameters", "multiply_adds")
+CONFIG_NAME = re.compile(r"\w[\w.-]*")
 VALIDATED = ("val_accuracy", "val_loss")
 
 
@@ -207,11 +212,14 @@ def _fault(row: dict[str, Any]) -> str:
         model = ModelSpec.of_row(row)
     except ValueError:
         return "no model"
-    if not all(name.isidentifier() for name in model.levels.values()) or not 0 <= model.unfreeze <= 1:
+    if not all(map(NAMED.fullmatch, model.levels.values())) or not 0 <= model.unfreeze <= 1:
+        return "no model"
+    if model.config and not CONFIG_NAME.fullmatch(model.config):
         return "no model"
     if row["error"]:
         return ""
     bounds = dict.fromkeys(TIMES, math.inf) | dict.fromkeys(SHARES, 1.0)
+    bounds |= dict.fromkeys((name for name in COSTS if row[name]), math.inf)
     bounds |= {name: most for name, most in zip(VALIDATED, (1.0, math.inf), strict=True) if row[name]}
     for name, most in bounds.items():
         try:

@@ -39,11 +39,13 @@ class Made(NamedTuple):
         module: of the model, new.
         trainer: which keeps the run in the model's folder.
         settings: arguments of the trainers of its folds.
+        data: the data module, already split.
     """
 
     module: GelClassifier
     trainer: Trainer
     settings: Mapping[str, Any]
+    data: GelDataModule
 
 
 Make = Callable[[ModelSpec, list[Callback]], Made]
@@ -127,7 +129,7 @@ class Runner:
         outcomes: list[Outcome] = []
         callbacks: list[Callback] = [
             LambdaCallback(on_test_end=lambda _, module: self._keep_predictions(folder, module, outcomes)),
-            ResultsFile(self.folder / RESULTS, self.seed),
+            ResultsFile(self.folder / RESULTS, self.seed, model.config),
             CurvesFile(folder / CURVES),
             TensorBoardPages(figures=False, shown=list(shown)),
             *training_callbacks(self.seed),
@@ -137,23 +139,25 @@ class Runner:
         self._seed()
         made = make(model, callbacks)
         settings = deepcopy(dict(made.settings))  # with callbacks as they are before a fit
-        made.trainer.fit(made.module, datamodule=self.data)
+        data, whole = made.data, made.data.parts
+        made.trainer.fit(made.module, datamodule=data)
         for place, parts in self.folds.items():
-            outcomes.append(fit_fold(made.module, self.data, parts, place, settings, self.best, self.seed))
+            outcomes.append(fit_fold(made.module, data, parts, place, settings, self.best, self.seed))
             progress.fitted()
-        self.data.parts = self.parts
-        measure_best(made.trainer, made.module, self.data)
-        self.about["weights"][model.backbone] = {
+        data.parts = whole
+        measure_best(made.trainer, made.module, data)
+        self.about["weights"][model.config or model.backbone] = {
             "name": made.module.hparams["weights"],
             "fingerprint": made.module.network.fingerprint,
         }
         write_about(self.folder, self.about)
 
     def _keep_predictions(self, folder: Path, module: Any, outcomes: Sequence[Outcome]) -> None:
+        data = module.trainer.datamodule
         for part in filter(name_of, self.parts):
             path = folder / predictions_file(name_of(part))
-            write_predictions(path, module.class_names, [outcome(module, self.data, part=part)])
-        write_predictions(folder / PREDICTIONS, module.class_names, [outcome(module, self.data), *outcomes])
+            write_predictions(path, module.class_names, [outcome(module, data, part=part)])
+        write_predictions(folder / PREDICTIONS, module.class_names, [outcome(module, data), *outcomes])
 
     def _seed(self) -> None:
         if self.seed is not False:

@@ -12,7 +12,7 @@ from gel_lightning.training.classes import DESCRIBED, TABLES, check_description,
 
 TEXTS = {
     *("train_dir", "test_dir", "predict_dir", "cache_dir", "default_root_dir", "filename", "monitor"),
-    *("weights", "backbones", "name", "groups", "class_names"),
+    *("weights", "backbone", "backbones", "name", "groups", "class_names"),
 }
 """Options that take any text, which is never resolved to a class or a file of settings."""
 WORD = re.compile(r"[\w+, -]*|\d[\d:]*")

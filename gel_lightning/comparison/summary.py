@@ -101,14 +101,16 @@ class Summary:
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
         names = comparison.class_names
-        positive = names[positive_class(names)]
-        precision, recall, f1 = metrics_of_positive(names)
+        positive = positive_class(names)
+        if positive is None:
+            of_class = [Metric("precision", "precision, weighted by class")]
+        else:
+            labels = [f"{metric} of {names[positive]}" for metric in ("precision", "recall", "F1")]
+            of_class = [Metric(*both) for both in zip(metrics_of_positive(names), labels, strict=True)]
         self.metrics = [
             Metric("accuracy", "accuracy"),
             Metric("balanced_accuracy", "balanced accuracy"),
-            Metric(precision, f"precision of {positive}"),
-            Metric(recall, f"recall of {positive}"),
-            Metric(f1, f"F1 of {positive}"),
+            *of_class,
             Metric("f1", "F1, mean of classes"),
             Metric("auroc", "ROC AUC"),
             Metric("log_loss", "log loss", bounded=False, more_is_better=False),
@@ -118,6 +120,16 @@ class Summary:
         self.groups = _different(first.folds, comparison.about["near_duplicates"])
         models = [self._model(record) for record in comparison.records]
         self.models = sorted(models, key=lambda model: rank(*model.chosen_by))
+
+    @property
+    def of_gels(self) -> bool:
+        """Whether it asks what the original study asked, whose results then stand beside these."""
+        return "gel" in self.comparison.class_names
+
+    @property
+    def of_configs(self) -> bool:
+        """Whether its models come from config files, and may differ in any setting."""
+        return any(model.record.model.config for model in self.models)
 
     @property
     def folds(self) -> int:
@@ -160,8 +172,11 @@ class Summary:
 
     @cached_property
     def effects(self) -> list[Effect]:
-        """The effect of each factor on accuracy; empty without cross-validation."""
-        if not self.folds:
+        """The effect of each factor on accuracy; empty without cross-validation, and for configs.
+
+        Models of configs may differ in any setting, not in these factors alone.
+        """
+        if not self.folds or self.of_configs:
             return []
         scores = [model.fits["accuracy"] for model in self.models]
         return factor_effects([model.record.levels for model in self.models], scores, self.share)
@@ -185,7 +200,9 @@ class Summary:
 
     @cached_property
     def factors(self) -> list[str]:
-        """The factors with more than one level in this comparison."""
+        """The factors with more than one level in this comparison; none for configs."""
+        if self.of_configs:
+            return []
         levels = [model.record.levels for model in self.models]
         return [factor for factor in FACTORS if len({level[factor] for level in levels}) > 1]
 

@@ -1,6 +1,7 @@
 """Text from outside (names of files and classes, messages of libraries) made safe to print."""
 
 import re
+from collections.abc import Sequence
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -18,3 +19,14 @@ def printable(text: object) -> str:
         text: anything that :class:`str` accepts.
     """
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+def some_of(names: Sequence[str], most: int = 12) -> str:
+    """Names in a row, the first ones of many.
+
+    Args:
+        names: any number of them.
+        most: how many are listed at most.
+    """
+    more = len(names) - most
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more} more"

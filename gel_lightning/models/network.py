@@ -2,16 +2,24 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_weights
 
-from gel_lightning.models.backbones import Cut, chain, cut_at, normalisation, num_features, without_last_linear
+from gel_lightning.models.backbones import (
+    Cut,
+    architecture,
+    chain,
+    check_trained_whole,
+    cut_at,
+    normalisation,
+    num_features,
+    without_last_linear,
+)
+from gel_lightning.models.folding import fold_batch_norm
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
-from gel_lightning.models.weights import check_weights, known_fingerprint, load_network
+from gel_lightning.models.weights import check_weights, fingerprint, known_fingerprint, load_network
 
 
 class Trunk(nn.Module):
@@ -26,6 +34,7 @@ class Trunk(nn.Module):
         mean: mean of each colour channel that the network was trained with, of values in [0, 1].
         std: standard deviation of the same.
         fingerprint: of the weights of the whole backbone.
+        folds: whether BatchNorm can be folded.
     """
 
     mean: Tensor
@@ -37,10 +46,13 @@ class Trunk(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         fingerprint: str,
+        folds: bool = True,
     ) -> None:
         super().__init__()
         self.fingerprint = fingerprint
-        self.layers = _fold_batch_norm(in_sequence(layers).eval()).requires_grad_(False)
+        frozen = in_sequence(layers).eval()
+        self.layers = fold_batch_norm(frozen) if folds else frozen
+        self.layers.requires_grad_(False).to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.eval()
@@ -86,7 +98,8 @@ class Network(nn.Module):
         head: maps feature vectors to logits.
 
     Raises:
-        GelError: no such backbone; weights that cannot be had or do not fit; ``unfreeze`` is not in [0, 1].
+        GelError: no such backbone; weights that cannot be had or do not fit; ``unfreeze`` is not in [0, 1], or is below
+            1 for a network without pretrained weights.
     """
 
     def __init__(
@@ -100,13 +113,17 @@ class Network(nn.Module):
         super().__init__()
         check_weights(backbone, weights)
         self.backbone, self.weights = backbone, weights
+        check_trained_whole(backbone, unfreeze)
         self.cut: Cut = cut_at(backbone, unfreeze)
         self.tail = nn.Sequential()
         self._tail_is_trained = True
         self._fingerprint: str | None = None
         self._loaded: list[Trunk] = []  # in a list it is no submodule
         if self.cut.trained:
-            network, self._fingerprint = load_network(backbone, weights)
+            if architecture(backbone).scratch:  # drawn as the head is: another seed gives another network
+                network, self._fingerprint = without_last_linear(backbone)[0], fingerprint(nn.Module())
+            else:
+                network, self._fingerprint = load_network(backbone, weights)
             layers = chain(backbone, network)[self.cut.place :]
             self.tail = in_sequence(layers).to(memory_format=torch.channels_last)
         self.head: nn.Module = head(num_features(backbone), num_classes)
@@ -191,8 +208,9 @@ def load_trunk(backbone: str, weights: str, place: int | None = None) -> Trunk:
     Raises:
         GelError: no such backbone; weights that cannot be had, read, or do not fit.
     """
-    network, fingerprint = load_network(backbone, weights)
-    return Trunk(chain(backbone, network)[:place], *normalisation(backbone), fingerprint)
+    network, digest = load_network(backbone, weights)
+    layers = chain(backbone, network)[:place]
+    return Trunk(layers, *normalisation(backbone), digest, architecture(backbone).folds)
 
 
 def structure(backbone: str, start: int, stop: int | None = None) -> nn.Sequential:
@@ -210,20 +228,6 @@ def structure(backbone: str, start: int, stop: int | None = None) -> nn.Sequenti
 def in_sequence(layers: Iterable[tuple[str, nn.Module]]) -> nn.Sequential:
     """Makes a network that calls modules one after the other, under their names with ``-`` for each dot."""
     return nn.Sequential(OrderedDict((name.replace(".", "-"), layer) for name, layer in layers))
-
-
-def _fold_batch_norm(network: nn.Module) -> nn.Module:
-    """Folds each BatchNorm into its convolution, which is the one defined before it."""
-    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
-    for (_, convolution), (name, norm) in pairwise(layers):
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-            convolution.weight, bias = fuse_conv_bn_weights(
-                convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
-            )
-            convolution.bias = bias
-            network.set_submodule(name, getattr(norm, "act", nn.Identity()))  # timm's has the activation in it
-    return network.to(memory_format=torch.channels_last)
 
 
 def _leave_trunk_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:

@@ -23,6 +23,7 @@ class ModelSpec:
         accelerator: ``cpu``, ``gpu`` or ``tpu``; empty if that is left to Lightning.
         weights: of the backbone; None takes those of the other settings.
         unfreeze: share of the backbone's layers that are trained.
+        config: name of the config file that says all else of it; empty for a model of a grid.
     """
 
     backbone: str
@@ -31,6 +32,7 @@ class ModelSpec:
     accelerator: str = ""
     weights: str | None = None
     unfreeze: float = 0.0
+    config: str = ""
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any], accelerator: str = "") -> "ModelSpec":
@@ -53,6 +55,7 @@ class ModelSpec:
             row["opt_alg"],
             row["hardware_type"],
             unfreeze=float(row.get("unfreeze") or 0),
+            config=row.get("config") or "",
         )
 
     @property
@@ -77,8 +80,10 @@ class ModelSpec:
 
     @property
     def _parts(self) -> list[str]:
+        if self.config:
+            return [self.config]
         unfrozen = [f"unfreeze{self.unfreeze:g}"] if self.unfreeze else []
-        return [self.backbone, self.head_name, self.optimizer_name, *unfrozen]
+        return [self.backbone.replace("/", "_"), self.head_name, self.optimizer_name, *unfrozen]
 
     @property
     def name(self) -> str:
@@ -106,6 +111,7 @@ class ModelSpec:
             "classifier_head": self.head_name,
             "opt_alg": self.optimizer_name,
             "unfreeze": self.unfreeze or "",
+            "config": self.config,
         }
 
 

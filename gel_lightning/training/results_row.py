@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from gel_lightning.core.files import regular_file
 from gel_lightning.core.xla import device_name
 from gel_lightning.data.named_sets import name_of
+from gel_lightning.models.cost import Cost, cost
 from gel_lightning.models.spec import ModelSpec, class_name
 from gel_lightning.training.checkpoint_files import best_model_path
 from gel_lightning.training.classifier import GelClassifier
@@ -38,14 +40,15 @@ class ResultsFile(Callback):
     Args:
         path: the CSV file; runs at once may share it.
         seed: of the run.
+        config: name of the config file by which a comparison calls the model.
 
     Raises:
         GelError: the path is of a folder, a device or a pipe.
     """
 
-    def __init__(self, path: str | Path, seed: int | None = None) -> None:
+    def __init__(self, path: str | Path, seed: int | None = None, config: str = "") -> None:
         self.path = regular_file(path, "--results_file")
-        self.seed = seed
+        self.seed, self.config = seed, config
         self._step: int | None = None  # with which the training begins
         # Not a base class: with a Timer among its callbacks Lightning ignores Trainer(max_time).
         self._timer = Timer()
@@ -118,7 +121,7 @@ class ResultsFile(Callback):
         add_result(
             self.path,
             {
-                **ModelSpec.of_settings(pl_module.hparams, model["hardware"]).columns,
+                **replace(ModelSpec.of_settings(pl_module.hparams, model["hardware"]), config=self.config).columns,
                 **self._fit,
                 "inference_time_secs": self._seconds("test", next(iter(tested.values()))),
                 "weights": model["weights"],
@@ -173,7 +176,14 @@ def _settings(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
         "lr_scheduler": _described(scheduler) if scheduler else "",
         "data_folder": os.pathsep.join(map(str, getattr(data, "train_dirs", ()))),
         "image_size": getattr(data, "image_size", ""),
+        **(found._asdict() if (found := model_cost(trainer, model)) else {}),
     }
+
+
+def model_cost(trainer: Trainer, model: GelClassifier) -> Cost | None:
+    """What the trainer's model costs; None if its data module does not say how large pictures are."""
+    size = getattr(getattr(trainer, "datamodule", None), "image_size", None)
+    return cost(model.network, size) if isinstance(size, int) else None
 
 
 def _described(scheduler: Mapping[str, Any]) -> str:

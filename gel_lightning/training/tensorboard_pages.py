@@ -16,10 +16,20 @@ from torch.utils.tensorboard import SummaryWriter
 
 from gel_lightning.core.text import printable
 from gel_lightning.data.named_sets import name_of
+from gel_lightning.models.cost import Cost
 from gel_lightning.training.classifier import GelClassifier
-from gel_lightning.training.figures import MOST, RIGHT, WRONG, Caption, confusion_figure, roc_figure, sheet_figure
+from gel_lightning.training.figures import (
+    MOST,
+    RIGHT,
+    WRONG,
+    Caption,
+    class_figure,
+    confusion_figure,
+    roc_figure,
+    sheet_figure,
+)
 from gel_lightning.training.outcomes import by_stage, gathered
-from gel_lightning.training.results_row import hyperparameters
+from gel_lightning.training.results_row import hyperparameters, model_cost
 
 CURVES = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
 COMPARED = ("optimizer", "head", "backbone", "lr")  # hyper-parameters that are shown first
@@ -40,10 +50,11 @@ class Seen(NamedTuple):
 class TensorBoardPages(Callback):
     """Figures, projector and hyper-parameters in TensorBoard.
 
-    During training: a sheet of training pictures. After ``trainer.validate`` and ``trainer.test``: confusion matrix,
-    ROC curve, and the wrong and least certain pictures, of each test set. After ``trainer.test``: the features of all
-    pictures for the projector, and the hyper-parameters with the test metrics. Training and validation curves share a
-    chart on the page CUSTOM SCALARS. Does nothing without a TensorBoardLogger.
+    During training: what the model costs, and a sheet of training pictures. After ``trainer.validate`` and
+    ``trainer.test``: confusion matrix, precision, recall and F1 of each class, ROC curve, and the wrong and least
+    certain pictures, of each test set. After ``trainer.test``: the features of all pictures for the projector, and the
+    hyper-parameters with the test metrics. Training and validation curves share a chart on the page CUSTOM SCALARS.
+    Does nothing without a TensorBoardLogger.
 
     Args:
         figures: whether to write figures and the projector.
@@ -70,6 +81,8 @@ class TensorBoardPages(Callback):
         # With a RunLogger one tag of two runs, with another logger two tags of one run.
         charts = {name: ["Multiline", [f"^{name}$", f"^(train|val)/{name}$"]] for name in CURVES}
         writer.add_custom_scalars({"training and validation": charts})
+        if found := model_cost(trainer, pl_module):
+            writer.add_text("what the model costs", cost_table(found))
         if not self._figures:
             return
         loader: Any = trainer.train_dataloader
@@ -182,6 +195,8 @@ class TensorBoardPages(Callback):
         names, seen = pl_module.class_names, self._seen[stage]
         matrix = confusion_figure(pl_module.confusion_matrices[stage], names, f"Confusion matrix, {pictures}")
         writer.add_figure(f"confusion matrix/{stage}", matrix)
+        bars = class_figure(pl_module.confusion_matrices[stage], names, f"By class, {pictures}")
+        writer.add_figure(f"classes/{stage}", bars)
         curve = roc_figure(seen.probabilities, seen.labels, names, f"ROC curve, {pictures}")
         writer.add_figure(f"ROC/{stage}", curve)
         title = f"Wrong (orange) and least certain {pictures}: actual → predicted, probability"
@@ -208,6 +223,17 @@ class TensorBoardPages(Callback):
         writer.add_embedding(
             torch.cat(features), rows, pictures, tag="features", metadata_header=["class", "part", "name"]
         )
+
+
+def cost_table(found: Cost) -> str:
+    """What a model costs, as a table in Markdown."""
+    rows = [
+        ("size", f"{found.size_mb:.1f} MB in 32 bits"),
+        ("parameters", f"{found.parameters:,}"),
+        ("of these trained", f"{found.trainable_parameters:,}"),
+        ("multiply-adds for a picture", f"{found.multiply_adds:,}"),
+    ]
+    return "\n".join(["| | |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
 def _hardest(seen: Seen, class_names: tuple[str, ...]) -> list[Caption]:

@@ -1,23 +1,25 @@
 import pytest
 import torch
-from test_backbones import ONE_OF_EACH
+from conftest import refused
+from test_backbones import OF_TIMM, ONE_OF_EACH, side_of
 from torch import nn
 
 from gel_lightning import LinearHead, Network
-from gel_lightning.models.backbones import ARCHITECTURES
 from gel_lightning.models.network import load_trunk
+from gel_lightning.models.scratch import SCRATCH
 
 PICTURES = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
-    ("name", "unfreeze"), [*((name, 0.2) for name in ONE_OF_EACH), *(("resnet18", share) for share in (0, 0.6, 1))]
+    ("name", "unfreeze"),
+    [*((name, 0.2) for name in (*ONE_OF_EACH, *OF_TIMM)), *(("resnet18", share) for share in (0, 0.6, 1))],
 )
 def test_wherever_it_is_cut_it_computes_the_same(name: str, unfreeze: float) -> None:
     network = Network(name, "none", LinearHead, 3, unfreeze).eval()
     assert not network.trunk_is_loaded
     network.double()  # BatchNorm is folded into the convolutions of a trunk, which changes the last bits
-    side = max(64, ARCHITECTURES[name].min_size)
+    side = side_of(name)
     pictures = torch.rand(3, 1, side, side, generator=torch.Generator().manual_seed(0)).double()
     with torch.no_grad():
         features = network.trunk(pictures)
@@ -76,3 +78,36 @@ def test_the_trunk_follows_the_head_to_its_precision() -> None:
     network = Network("resnet18", "none", LinearHead).double()
     assert network(PICTURES.double()).dtype == torch.float64
     assert network.float()(PICTURES).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+@pytest.mark.parametrize("side", [32, 41, 64])
+def test_a_network_from_scratch_takes_pictures_of_any_size_and_is_trained_whole(name: str, side: int) -> None:
+    network = Network(name, "none", LinearHead, 10, 1.0).train()
+    pictures = torch.rand(2, 3, side, side)
+    features = network.trunk(pictures)
+    assert features.shape == pictures.shape
+    network.classify(features).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert network.eval()(pictures).shape == (2, 10)
+
+
+def test_a_network_from_scratch_is_another_with_another_seed() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.cat([value.flatten() for value in Network("small_cnn", "none", LinearHead, 2, 1.0).parameters()])
+
+    assert weights(1).equal(weights(1))
+    assert not weights(1).equal(weights(2))
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+@pytest.mark.parametrize("name", SCRATCH)
+def test_a_random_network_is_not_frozen(name: str, share: float) -> None:
+    assert "--model.unfreeze 1" in refused(lambda: Network(name, "none", LinearHead, 2, share))
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "packaged", "weights.pth"])
+def test_a_network_from_scratch_has_no_weights(weights: str) -> None:
+    text = refused(lambda: Network("small_cnn", weights, LinearHead, 2, 1.0))
+    assert "--model.weights none --model.unfreeze 1" in text

@@ -18,8 +18,10 @@ from torchvision.transforms import v2
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.models import weights as weights_module
-from gel_lightning.models.backbones import ARCHITECTURES, IMAGENET_VERSION, check_image_size, whole_network
+from gel_lightning.models.architectures import ARCHITECTURES
+from gel_lightning.models.backbones import IMAGENET_VERSION, check_image_size, whole_network
 from gel_lightning.models.network import Trunk, load_trunk
+from gel_lightning.models.scratch import SCRATCH
 from gel_lightning.models.weights import fingerprint, known_fingerprint
 
 torch.set_num_threads(1)  # on tiny pictures several threads mostly wait for each other
@@ -507,7 +509,7 @@ def test_real_weights_tell_pictures_apart(name: str, file: str, shared: Path) ->
     assert within > likeness[:8, 8:].mean() + 0.1
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", [*ONE_OF_EACH, *SCRATCH])
 def test_the_smallest_picture_that_a_backbone_takes(name: str) -> None:
     least = ARCHITECTURES[name].min_size
     with torch.device("meta"):

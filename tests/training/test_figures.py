@@ -1,22 +1,28 @@
 import io
+from itertools import pairwise
 
 import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from sklearn.metrics import roc_auc_score
 
 from gel_lightning.training.figures import (
     COLUMNS,
     MOST,
+    MOST_CLASSES,
+    NUMBERED,
     RIGHT,
     SHOWN,
     WRONG,
     Caption,
+    class_figure,
     confusion_figure,
     roc_figure,
     sheet_figure,
 )
+from gel_lightning.training.metrics import class_metrics
 
 TEN = [f"class_{number}" for number in range(10)]
 
@@ -51,6 +57,49 @@ def test_confusion_matrix_shows_each_count_in_the_row_of_its_actual_class(class_
     torch.testing.assert_close(torch.tensor(axes.images[0].get_array()), shares)
 
 
+MANY = [f"class {number}" for number in range(51)]
+
+
+def overlapping(labels: list[Text]) -> bool:
+    """Whether any two neighbours of some texts share pixels."""
+    boxes = [label.get_window_extent() for label in labels]
+    return any(one.overlaps(other) for one, other in pairwise(boxes))
+
+
+@pytest.mark.parametrize("class_names", [TEN, MANY, [name * 8 for name in MANY]])
+def test_confusion_matrix_of_many_classes_is_legible(class_names: list[str]) -> None:
+    classes = len(class_names)
+    matrix = torch.ones(classes, classes, dtype=torch.long) + 20 * torch.eye(classes, dtype=torch.long)
+    figure = confusion_figure(matrix, class_names, "Confusion matrix, test pictures")
+    assert drawn(figure)
+    (axes,) = figure.axes
+    assert bool(axes.texts) == (classes <= NUMBERED)
+    assert max(figure.get_size_inches()) < 13
+    assert len(axes.get_yticklabels()) == classes
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert not overlapping(labels)
+        assert min(label.get_fontsize() for label in labels) >= 5
+        box = figure.bbox
+        assert all(box.contains(*corner) for label in labels for corner in label.get_window_extent().get_points())
+    assert axes.images[0].get_array().sum(axis=1).tolist() == pytest.approx([1] * classes)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 51, 200])
+def test_bars_of_classes_are_sorted_by_f1(classes: int) -> None:
+    rng = torch.Generator().manual_seed(classes)
+    matrix = torch.randint(0, 9, (classes, classes), generator=rng) + torch.diag(torch.arange(classes))
+    names = [f"class {number}" for number in range(classes)]
+    figure = class_figure(matrix, names, "By class, test pictures")
+    assert drawn(figure)
+    metrics = class_metrics(matrix)
+    order = metrics.f1.argsort(stable=True)[:MOST_CLASSES]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [names[label] for label in order]
+    for axes, values in zip(figure.axes, metrics, strict=True):
+        assert [bar.get_width() for bar in axes.patches] == pytest.approx(values[order].tolist())
+        assert f"{values.mean():.3f}" in axes.get_title(loc="left")
+    assert not overlapping(figure.axes[0].get_yticklabels())
+
+
 def test_confusion_matrix_of_a_class_without_pictures_is_drawn() -> None:
     figure = confusion_figure(torch.tensor([[3, 1], [0, 0]]), ["gel", "not_gel"], "")
     assert drawn(figure)
@@ -83,6 +132,21 @@ def test_roc_curve_of_each_class_has_its_area(class_names: list[str], shown: lis
         points = torch.tensor(line.get_xydata())
         assert torch.trapezoid(points[:, 1], points[:, 0]).item() == pytest.approx(area)
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("false positive rate", "true positive rate")
+
+
+def test_of_many_classes_the_three_worst_roc_curves_have_names() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(51, (2000,), generator=generator)
+    logits = torch.randn(2000, 51, generator=generator)
+    logits[torch.arange(2000), labels] += torch.linspace(0, 4, 51)[labels]
+    figure = roc_figure(logits.softmax(dim=1), labels, MANY, "ROC curve")
+    assert drawn(figure)
+    areas = [roc_auc_score(labels == label, logits.softmax(dim=1)[:, label]) for label in range(51)]
+    chance, others, *named = curves(figure)
+    assert chance == "chance"
+    assert others == f"48 others; all: mean area {sum(areas) / 51:.3f}"
+    worst = sorted(range(51), key=lambda label: areas[label])[:3]
+    assert named == [f"{MANY[label]}: area {areas[label]:.3f}" for label in worst]
 
 
 def test_class_without_pictures_has_no_roc_curve() -> None:

@@ -29,7 +29,8 @@ DOCUMENTED = [
     *(f"val_{name}" for name in VAL_METRICS),
     *("version", "checkpoint", "device", "error"),
     *("learning_rate", "batch_size", "class_weights", "lr_scheduler", "data_folder", "image_size", "unfreeze"),
-    *("label_smoothing", "mixup"),
+    *("label_smoothing", "mixup", "size_mb", "parameters", "trainable_parameters", "multiply_adds"),
+    "config",
 ]
 FIRST = DOCUMENTED[:29]  # of files of the first version
 HEADER = ",".join(DOCUMENTED) + "\n"
@@ -88,6 +89,12 @@ def test_a_fit_leaves_a_row(two_fits: Path) -> None:
     settings = {"learning_rate": "0.001", "batch_size": "5", "class_weights": "", "lr_scheduler": ""}
     assert row.items() >= (settings | {"image_size": "32"}).items()
     assert Path(row["data_folder"]).is_dir()
+    # ResNet18 without its last layer has 11,176,512 parameters and 9,620 values in buffers; the head learns.
+    head = 512 * 512 + 512 + 512 * 256 + 256 + 256 * 2 + 2
+    assert (int(row["parameters"]), int(row["trainable_parameters"])) == (11_176_512 + head, head)
+    assert float(row["size_mb"]) == pytest.approx(4e-6 * (11_176_512 + 9_620 + head))
+    # Its convolutions take 1,813,561,344 for pictures of 224 pixels, 7 times the side.
+    assert int(row["multiply_adds"]) == 1_813_561_344 // 7**2 + 512 * 512 + 512 * 256 + 256 * 2
     assert 0 < float(row["training_time_mins"]) < 5
     assert 0 < float(row["inference_time_secs"]) < 300
 

@@ -28,7 +28,7 @@ METRICS = {
 }
 EPOCHS, BATCHES = 4, 4
 IMAGES = {
-    *("confusion matrix/val", "confusion matrix/test", "ROC/val", "ROC/test"),
+    *("confusion matrix/val", "confusion matrix/test", "classes/val", "classes/test", "ROC/val", "ROC/test"),
     *("pictures/train", "pictures/val", "pictures/test"),
 }
 

@@ -7,6 +7,7 @@ from scipy.stats import fisher_exact
 from gel_lightning.comparison.original import original_results
 from gel_lightning.comparison.statistics import LEVEL, Effect, Estimate
 from gel_lightning.comparison.summary import ModelSummary, Summary
+from gel_lightning.training.figures import NUMBERED
 
 NO_BREAK = "\u00a0"
 
@@ -53,7 +54,9 @@ def not_worse(summary: Summary) -> list[ModelSummary]:
 def _caution(summary: Summary) -> str:
     about = summary.comparison.about
     made_up = ["drawn pictures"] * about["drawn"]
-    if any(weights["name"] == "none" for weights in about["weights"].values()):
+    models = [model.record.model for model in summary.models]
+    of_random = {key for key, weights in about["weights"].items() if weights["name"] == "none"}
+    if any(model.unfreeze < 1 and (model.config or model.backbone) in of_random for model in models):
         made_up.append("a random backbone")
     text = []
     if made_up:
@@ -137,7 +140,7 @@ def _carries(summary: Summary, name: str) -> str:
     ]
     text = (
         f"How far that carries: of {name}, {best.name} was right about {right} of {total} pictures, "
-        f"{_with_interval(accuracy)}: {_listed(classes)}. "
+        f"{_with_interval(accuracy)}{f': {_listed(classes)}' if len(classes) <= NUMBERED else ''}. "
     )
     if len(models) > 1:
         here = percent(sum(model.test_accuracy.value for model in models) / len(models))
@@ -161,6 +164,8 @@ def _advice(summary: Summary) -> str:
             f"Of the {len(alike)} that may be as good, {fastest.name} was the quickest to train, "
             f"in {duration(fastest.record.training_seconds)}. "
         )
+    if not summary.of_gels:
+        return text.strip()
     first = max(original_results().values(), key=lambda result: result.right)
     return text + (
         f"For comparison: the best of the original study's 24 models was right about {first.right} of {first.total} "

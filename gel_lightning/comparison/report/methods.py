@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from gel_lightning.comparison.summary import Summary
+from gel_lightning.core.text import some_of
 
 OPTIMISTIC = (
     "The cross-validated results of the best of several models are somewhat optimistic, because they were used to "
@@ -30,7 +31,7 @@ def _pictures(summary: Summary) -> str:
     return (
         f"{counts['train']} pictures for training, {counts['val']} for validation and {counts['test']} for testing"
         f"{''.join(f', {count} for testing as {name}' for name, count in about['test_sets'].items())}, "
-        f"of {len(names)} classes ({', '.join(names)}); {drawn}near-duplicates are never on both sides of a split. "
+        f"of {len(names)} classes ({some_of(names)}); {drawn}near-duplicates are never on both sides of a split. "
         f"Each is read as 8-bit grey, resized to {square}, repeated on three channels and normalised as the "
         "weights of the backbone expect."
     )

@@ -1,6 +1,6 @@
 """The table of models in a report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +8,14 @@ import numpy as np
 from gel_lightning.comparison.report.answer import duration, percent
 from gel_lightning.comparison.statistics import Estimate
 from gel_lightning.comparison.summary import Metric, ModelSummary, Summary
+
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "size_mb": ("size, MB", lambda value: f"{value:.1f}"),
+    "parameters": ("parameters", lambda value: f"{value:,.0f}"),
+    "trainable_parameters": ("trained parameters", lambda value: f"{value:,.0f}"),
+    "multiply_adds": ("multiply-adds, millions", lambda value: f"{value / 1e6:,.0f}"),
+}
+"""What a model costs: columns of the results file, with the heading and the text of a value."""
 
 
 class Cell(NamedTuple):
@@ -22,7 +30,7 @@ class Cell(NamedTuple):
 def columns(summary: Summary) -> list[str]:
     """The names of the columns."""
     first = ["accuracy, cross-validated"] if summary.folds else ["accuracy, validation pictures"]
-    others = [metric.label for metric in summary.metrics[1:]]
+    others = [*(metric.label for metric in summary.metrics[1:]), *(COSTS[name][0] for name in _known_costs(summary))]
     named = [f"accuracy, {name}" for name in summary.models[0].named]
     return ["model", *first, "accuracy, test pictures", *named, *others, "training", "inference"]
 
@@ -35,9 +43,17 @@ def rows(summary: Summary) -> list[tuple[ModelSummary, list[Cell]]]:
     ]
     columns += [_measured(summary, metric) for metric in summary.metrics[1:]]
     records = [model.record for model in summary.models]
+    for name in _known_costs(summary):
+        values = [float(record.row[name] or "nan") for record in records]
+        columns.append([Cell(COSTS[name][1](value) if value == value else "–", value) for value in values])
     for times in ([r.training_seconds for r in records], [r.inference_seconds for r in records]):
         columns.append([Cell(duration(time), time) for time in times])
     return list(zip(summary.models, [list(cells) for cells in zip(*columns, strict=True)], strict=True))
+
+
+def _known_costs(summary: Summary) -> list[str]:
+    """The columns of :data:`COSTS` that the results file has values in; those of older versions have none."""
+    return [name for name in COSTS if any(model.record.row[name] for model in summary.models)]
 
 
 def _chosen(summary: Summary) -> list[Cell]:

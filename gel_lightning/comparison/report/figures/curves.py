@@ -82,6 +82,8 @@ def roc_plots(summary: Summary) -> Iterator[Plot]:
     """ROC curves."""
     names = summary.comparison.class_names
     positive = positive_class(names)
+    if positive is None:
+        return
     rest = "the other classes" if len(names) > 2 else shorten(names[1 - positive], 40)
     caption = f"ROC curves of {shorten(names[positive], 40)} against {rest}"
     lines = {part: [_roc_line(outcome, positive) for outcome in seen] for part, seen in _outcomes(summary).items()}

@@ -15,6 +15,8 @@ SHAPES = {"cpu": "o", "gpu": "s", "tpu": "^"}
 
 def original_plots(summary: Summary) -> Iterator[Plot]:
     """Accuracy of the original study's models, and of ours of the same kinds."""
+    if not summary.of_gels:
+        return
     groups: dict[str, tuple[list[Original], list[ModelSummary]]] = {}
     for result in original_results().values():
         groups.setdefault(_model_key(result.levels), ([], []))[0].append(result)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from gel_lightning.comparison.report.figures.classes import class_plots
 from gel_lightning.comparison.report.figures.confusion import confusion_plots
 from gel_lightning.comparison.report.figures.curves import reliability_plots, roc_plots
 from gel_lightning.comparison.report.figures.differences import effect_plots, factor_plots, pair_plots
@@ -15,7 +16,7 @@ from gel_lightning.training.figures import report_style
 
 PLOTS: tuple[Callable[[Summary], Iterator[Plot]], ...] = (
     *(accuracy_plots, heatmap_plots, bar_plots, factor_plots, effect_plots, pair_plots, roc_plots, reliability_plots),
-    *(confusion_plots, learning_curve_plots, time_plots, original_plots),
+    *(confusion_plots, class_plots, learning_curve_plots, time_plots, original_plots),
 )
 
 

@@ -24,7 +24,7 @@ def time_plots(summary: Summary) -> Iterator[Plot]:
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in summary.comparison.records:
         groups.setdefault((record.levels["backbone"], record.levels["hardware"]), []).append(record)
-    originals = {key: _originals_of(*key, records) for key, records in groups.items()}
+    originals = {key: _originals_of(*key, records) if summary.of_gels else [] for key, records in groups.items()}
     several = len({hardware for _, hardware in groups}) > 1
     labels = [f"{backbone}, {hardware}" if several else backbone for backbone, hardware in groups]
     figure, every = row_axes(labels, 0.5, 2, top=0.6, bottom=0.3, right=0.3, gap=0.5)
