@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -60,6 +60,8 @@ MOST = {
     "cache_limit": 1_000_000,
 }
 """The largest values of settings: beyond them memory or time would run out before anything is trained."""
+FOLDER: Final = "folder"
+"""The data set that is pictures in folders or CSV files."""
 SPLIT = ("seed", "val_fraction", "test_fraction")  # what the parts depend on, besides the pictures
 
 
@@ -116,7 +118,7 @@ class GelDataModule(LightningDataModule):
         train_dir: list[str | Path] | str | Path | None = None,
         test_dir: list[str | Path] | str | Path | None = None,
         predict_dir: str | Path | None = None,
-        dataset: Literal["folder", "mnist", "fashion_mnist", "cifar10"] = "folder",
+        dataset: Literal["folder", "mnist", "fashion_mnist", "cifar10"] = FOLDER,
         class_names: list[str] | None = None,
         groups: str | Path | None = None,
         drawn: bool = False,
@@ -136,13 +138,13 @@ class GelDataModule(LightningDataModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        if dataset != "folder":
+        if dataset != FOLDER:
             given = {"train_dir": train_dir, "test_dir": test_dir, "groups": groups, "drawn": drawn}
             _refuse(dataset, [name for name, value in {**given, "extra_drawn": extra_drawn}.items() if value])
         self.dataset = dataset
         self.root = Path("data", dataset) if dataset in BUILTIN else DRAWN_ROOT if drawn else DATA_ROOT
         self.train_dirs = _paths(train_dir) or [self.root if dataset in BUILTIN else self.root / "dataset"]
-        self.default = dataset == "folder" and not _paths(train_dir)
+        self.default = dataset == FOLDER and not _paths(train_dir)
         self.test_folders = named_folders(test_dir)
         self.predict_dir = _path(predict_dir)
         self.taken = _classes(class_names)
@@ -373,7 +375,9 @@ class GelDataModule(LightningDataModule):
         return self.split.folds(folds, repeats)
 
     def near_duplicates(self) -> list[list[Path]]:
-        """Lists the groups of near-identical pictures among those of all parts."""
+        """Lists the groups of near-identical pictures among those of all parts; none of a data set's own parts."""
+        if self.dataset in BUILTIN:
+            return []
         paths = [path for pictures in self.parts.values() for path in pictures.paths]
         return [[paths[i] for i in group] for group in repeated_groups(near_duplicate_groups(self._hashes(paths)))]
 

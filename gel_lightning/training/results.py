@@ -37,6 +37,8 @@ ADDED_COLUMNS = (
     "trainable_parameters",
     "multiply_adds",
     "config",
+    "dataset",
+    "colour",
 )
 """Columns of later versions go here; a file that lacks some gets them with its next row."""
 COLUMNS = (*FIRST_COLUMNS, *ADDED_COLUMNS)

@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from gel_lightning.core.files import regular_file
 from gel_lightning.core.xla import device_name
+from gel_lightning.data.builtin import BUILTIN
 from gel_lightning.data.named_sets import name_of
 from gel_lightning.models.cost import Cost, cost
 from gel_lightning.models.spec import ModelSpec, class_name
@@ -176,6 +177,8 @@ def _settings(trainer: Trainer, model: GelClassifier) -> dict[str, Any]:
         "lr_scheduler": _described(scheduler) if scheduler else "",
         "data_folder": os.pathsep.join(map(str, getattr(data, "train_dirs", ()))),
         "image_size": getattr(data, "image_size", ""),
+        "dataset": dataset if (dataset := getattr(data, "dataset", "")) in BUILTIN else "",
+        "colour": "RGB" if getattr(data, "colour", False) else "",
         **(found._asdict() if (found := model_cost(trainer, model)) else {}),
     }
 

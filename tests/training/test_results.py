@@ -30,7 +30,7 @@ DOCUMENTED = [
     *("version", "checkpoint", "device", "error"),
     *("learning_rate", "batch_size", "class_weights", "lr_scheduler", "data_folder", "image_size", "unfreeze"),
     *("label_smoothing", "mixup", "size_mb", "parameters", "trainable_parameters", "multiply_adds"),
-    "config",
+    *("config", "dataset", "colour"),
 ]
 FIRST = DOCUMENTED[:29]  # of files of the first version
 HEADER = ",".join(DOCUMENTED) + "\n"

@@ -27,13 +27,17 @@ def _pictures(summary: Summary) -> str:
     counts, names = about["pictures"], about["class_names"]
     size = _values(summary, "image_size")
     drawn = "drawn by gel-fit, not photographs of gels; " if about["drawn"] else ""
+    dataset, colour = _values(summary, "dataset"), _values(summary, "colour")
+    sides = "near-duplicates are never on both sides of a split"
+    if dataset:
+        sides = f"the test pictures are the official ones of {dataset}, whose near-duplicates were not looked for"
+    channels = colour or "grey, repeated on three channels"
     square = f"a square of {size} by {size} pixels" if size.isdecimal() else "a square"
     return (
         f"{counts['train']} pictures for training, {counts['val']} for validation and {counts['test']} for testing"
         f"{''.join(f', {count} for testing as {name}' for name, count in about['test_sets'].items())}, "
-        f"of {len(names)} classes ({some_of(names)}); {drawn}near-duplicates are never on both sides of a split. "
-        f"Each is read as 8-bit grey, resized to {square}, repeated on three channels and normalised as the "
-        "weights of the backbone expect."
+        f"of {len(names)} classes ({some_of(names)}); {drawn}{sides}. Each is read as 8-bit {channels}, resized to "
+        f"{square} and normalised as the weights of the backbone expect."
     )
 
 
