@@ -43,7 +43,10 @@ def mnist(root: Path) -> None:
 def cifar10(root: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = fetch(CIFAR10, Path(folder))
-        for part, sheets in {"train": sorted(files.glob("data_batch_*.png")), "test": [files / "test_batch.png"]}.items():
+        for part, sheets in {
+            "train": sorted(files.glob("data_batch_*.png")),
+            "test": [files / "test_batch.png"],
+        }.items():
             pictures = np.concatenate([np.asarray(Image.open(sheet).convert("RGB")) for sheet in sheets])
             labels = json.loads((files / f"{part}_lables.json").read_text())
             pack(root, part, pictures.reshape(-1, 32, 32, 3), np.array(labels))
