@@ -7,6 +7,8 @@ import pytest
 import yaml
 from conftest import CONFIGS, TINY, gel_fit, read_rows
 
+from gel_lightning.models.backbones import check_image_size, check_trained_whole
+
 BACKBONES = ("resnet18", "vgg16", "mobilenet_v3_large")
 HEADS = {"single": "LinearHead", "multi": "MultiLayerHead"}
 OPTIMIZERS = {"adam": ("torch.optim.Adam", {}), "sgd": ("torch.optim.SGD", {"momentum": 0.9})}
@@ -16,6 +18,25 @@ MODELS = list(product(ACCELERATORS, BACKBONES, HEADS, OPTIMIZERS))
 NUMBERED = [
     pytest.param(number, *model, id="_".join([*model[1:], model[0]])) for number, model in enumerate(MODELS, start=1)
 ]
+
+
+OTHERS = {
+    "cifar10_small_cnn": ("small_cnn", "none", 1.0),
+    "cifar10_deep_cnn": ("deep_cnn", "none", 1.0),
+    "cifar10_efficientnet_b0_frozen": ("efficientnet_b0", "imagenet", 0.0),
+    "cifar10_efficientnet_b0_top20": ("efficientnet_b0", "imagenet", 0.2),
+    "cifar10_efficientnet_lite0_frozen": ("efficientnet_lite0", "packaged", 0.0),
+    "cifar10_efficientnet_lite0_top20": ("efficientnet_lite0", "packaged", 0.2),
+    "cifar10_mobilenet_v2": ("mobilenet_v2", "imagenet", 1.0),
+    "cifar10_resnet50": ("resnet50", "imagenet", 1.0),
+    "mnist_efficientnet_lite0_top20": ("efficientnet_lite0", "packaged", 0.2),
+    "mnist_inception_v3": ("inception_v3", "imagenet", 1.0),
+    "mnist_mobilenet_v2": ("mobilenet_v2", "imagenet", 1.0),
+    "mnist_resnet50": ("resnet50", "imagenet", 1.0),
+    "mnist_vgg16": ("vgg16", "imagenet", 1.0),
+    "folder_mobilenet_v2_two_stage": ("mobilenet_v2", "imagenet", 0.3),
+}
+"""Configs of other data sets: backbone, weights, and the share of its layers that is trained."""
 
 
 def config_file(accelerator: str, backbone: str, head: str, optimizer: str) -> Path:
@@ -35,11 +56,12 @@ def defaults() -> dict[str, Any]:
     return parsed()
 
 
-def test_there_is_a_file_for_each_model_two_for_no_network_and_the_detectors() -> None:
+def test_there_is_a_file_for_each_model_two_for_no_network_the_detectors_and_those_of_other_data_sets() -> None:
     expected = {config_file(*model).name for model in MODELS}
     expected |= {"offline.yaml", "compare_offline.yaml", "detector.yaml"}
+    expected |= {f"{name}.yaml" for name in OTHERS}
     assert {path.name for path in CONFIGS.iterdir()} == expected
-    assert len(expected) == 39
+    assert len(expected) == 39 + len(OTHERS)
 
 
 @pytest.mark.parametrize(("number", "accelerator", "backbone", "head", "optimizer"), NUMBERED)
@@ -108,6 +130,31 @@ def test_offline_is_drawn_pictures_and_packaged_weights(command: str) -> None:
         assert (config["model"]["backbone"], config["model"]["weights"]) == ("efficientnet_lite0", "packaged")
         assert config["trainer"].pop("accelerator") == "cpu"
     assert config["trainer"].items() <= usual["trainer"].items()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_of_another_data_set_says_what_its_name_says(name: str) -> None:
+    path = CONFIGS / f"{name}.yaml"
+    comment = [line for line in path.read_text().splitlines() if line.startswith("# ")]
+    assert any(line.startswith("# Cost: ") for line in comment)
+    assert any(line.startswith("# Gives: ") for line in comment)
+    config = parsed("--config", path)
+    model, data = config["model"], config["data"]
+    assert (model["backbone"], model["weights"], model["unfreeze"]) == OTHERS[name]
+    data_set = name.partition("_")[0]
+    if data_set == "folder":
+        fractions = (data["test_fraction"], (1 - data["test_fraction"]) * data["val_fraction"])
+        assert fractions == pytest.approx((0.04, 0.16), abs=1e-6)
+        assert (data["image_size"], data["batch_size"]) == (180, 32)
+        assert (config["trainer"]["max_epochs"], model["unfreeze_at_epoch"]) == (20, 10)
+    else:
+        assert data["dataset"] == data_set
+    assert data["colour"] is (data_set != "mnist")
+    # It can be trained: a part is frozen only if its weights are known, and pictures are large enough.
+    check_trained_whole(model["backbone"], model["unfreeze"])
+    check_image_size(model["backbone"], data["image_size"])
+    monitored = {callback["init_args"].get("monitor") for callback in config["trainer"]["callbacks"]}
+    assert monitored <= {None, "val/loss"}
 
 
 def test_without_a_config_it_is_resnet18_multi_sgd_on_whatever_is_there() -> None:

@@ -127,5 +127,5 @@ def _identity(pictures: LabelledPictures) -> tuple[Any, ...]:
 def _title(data: GelDataModule) -> str:
     """A short name for the pictures of a data module."""
     folders = ["_".join(Path(folder).absolute().parts[-2:]) for folder in data.train_dirs[:1]]
-    named = getattr(data, "dataset", None) or ("drawn" if data.drawn else "".join(folders))
+    named = data.dataset if data.dataset != "folder" else "drawn" if data.drawn else "".join(folders)
     return re.sub(r"^\W|[^\w.-]", "_", str(named)) or "pictures"

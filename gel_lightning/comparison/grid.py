@@ -38,7 +38,10 @@ def grid(
     """
     named = [backbone.partition("=") for backbone in dict.fromkeys(backbones)]
     for name, _, _ in named:
-        check_trained_whole(name, unfreeze)
+        try:
+            check_trained_whole(name, unfreeze)
+        except GelError as error:
+            raise GelError(str(error).replace("--model.backbone", "--backbones")) from error
     _check("accelerator", accelerators, HARDWARE)
     classes = {name.lower(): name for name in known_classes("optimizer")}
     _check("optimizer", [name.lower() for name in optimizers if "." not in name], classes)

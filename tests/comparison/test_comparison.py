@@ -116,7 +116,7 @@ def test_the_grid_takes_weights_and_classes_of_any_module_and_each_once(
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        pytest.param({0: ["resnet19=none"]}, ["'resnet19'", "mobilenet_v2", "--backbones"], id="backbone"),
+        pytest.param({0: ["resnet19=none"]}, ["'resnet19'", "resnet18", "vgg", "--backbones"], id="backbone"),
         pytest.param({2: ["adma"]}, ["'adma'", "adamw", "--optimizers"], id="optimizer"),
         pytest.param({3: ["cpu", "mps"]}, ["'mps'", "cpu, gpu, tpu", "--accelerators"], id="accelerator"),
         pytest.param({0: ["resnet18", "resnet18=none"]}, ["2 models", "resnet18_single_sgd_cpu"], id="weights twice"),
