@@ -25,6 +25,18 @@ from gel_lightning.data.duplicates import HASHES, hash_pictures, near_duplicate_
 from gel_lightning.data.folders import LabelledPictures
 from gel_lightning.data.splits import stratified_split
 from gel_lightning.features.extraction import GPU_BATCH
+from gel_lightning.features.runtime import Runtime
+from gel_lightning.models.network import load_trunk
+
+TRUNKS = {
+    "resnet18": 1.3,
+    "mobilenet_v3_large": 2.0,
+    "vgg16": 1.3,
+    "resnet50": 1.0,
+    "mobilenet_v2": 1.0,
+    "efficientnet_lite0": 1.0,
+}
+"""How many times as fast as torch ONNX Runtime is to be."""
 
 
 def extraction(work: Path) -> list[Figure]:
@@ -46,6 +58,26 @@ def extraction(work: Path) -> list[Figure]:
                 ours.append(extract(model, folder, number))
             what = f"extraction, {backbone}, {number} pictures, against the bare forward"
             figures.append(speed_ratio(what, max(ours), max(bare), 0.9 if backbone == "vgg16" else 1.0))
+    return figures
+
+
+def runtime(_: Path) -> list[Figure]:
+    """Pictures per second of frozen trunks on ONNX Runtime against torch, in turns, and the seconds that it starts in.
+
+    The start is the first call but the computing: imports, graph, session and comparison with torch.
+    """
+    figures = []
+    for backbone in TRUNKS:
+        trunk, onnx = load_trunk(backbone, "none"), Runtime("onnx")
+        onnx.onnx = True
+        batch = torch.rand(BATCH, 1, 224, 224)
+        trunk(batch)  # the first call is slower
+        start = seconds_of(partial(onnx, trunk, batch))
+        seconds = [[seconds_of(partial(way, batch)) for way in (partial(onnx, trunk), trunk)] for _ in range(7)]
+        theirs, torchs = (sorted(way) for way in zip(*seconds, strict=True))
+        what = f"frozen {backbone} on ONNX Runtime, started in {start - theirs[3]:.1f} s, against torch, medians of 7"
+        target = TRUNKS[backbone]
+        figures.append(speed_ratio(what, BATCH / theirs[3], BATCH / torchs[3], target))
     return figures
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from extraction import extraction, gpu, sharding
+from extraction import extraction, gpu, runtime, sharding
 from finding import find
 from fitting import compare, folds, loop, memory, process
 from measuring import Figure
@@ -29,6 +29,7 @@ from gel_lightning.data.drawn.dataset import draw_data_set
 
 BENCHMARKS: dict[str, Callable[[Path], list[Figure]]] = {
     "extraction": extraction,
+    "runtime": runtime,
     "gpu": gpu,
     "sharding": sharding,
     "process": process,

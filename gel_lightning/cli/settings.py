@@ -36,7 +36,7 @@ def refuse_changes(given: Mapping[str, Any], checkpoint: Mapping[str, Any], path
     """Refuses settings that differ from those that a checkpoint was trained with, and would be overridden by them.
 
     ``model.weights`` may differ: they replace the checkpoint's, for a file that was moved, and their fingerprint is
-    compared when the checkpoint is loaded.
+    compared when the checkpoint is loaded. ``model.runtime`` is in no checkpoint.
 
     Args:
         given: what :func:`explicit_settings` has returned.
@@ -46,7 +46,7 @@ def refuse_changes(given: Mapping[str, Any], checkpoint: Mapping[str, Any], path
     Raises:
         GelError: a setting differs; names it with both values.
     """
-    model = {key: value for key, value in given.get("model", {}).items() if key != "weights"}
+    model = {key: value for key, value in given.get("model", {}).items() if key not in ("weights", "runtime")}
     data = {key: value for key, value in given.get("data", {}).items() if key in DATA}
     if "seed_everything" in given:
         data["seed"] = int(given["seed_everything"])

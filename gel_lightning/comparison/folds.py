@@ -84,7 +84,7 @@ def fit_fold(
     if seed is not False:
         own = derived_seed(seed, *place)
         seed_everything(own, workers=True, verbose=False)
-    fitted = GelClassifier(**model.hparams)
+    fitted = GelClassifier(**model.hparams, runtime=model.runtime.chosen)
     options: dict[str, Any] = deepcopy(dict(settings))
     asked = [callback for callback in listed(options.pop("callbacks", None)) if not isinstance(callback, Checkpoint)]
     best = BestHead(checkpoint["monitor"], checkpoint["mode"])

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -24,9 +25,12 @@ from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import PictureDataset, StoredFeatures
 from gel_lightning.data.images import DECODING, PictureError
 from gel_lightning.data.reading import READING_THREADS
-from gel_lightning.models.network import Network, Trunk
+from gel_lightning.features.runtime import Runtime
+from gel_lightning.models.network import Network
 
 Item = TypeVar("Item")
+Forward = Callable[[Tensor], Tensor]
+"""From pictures to features."""
 
 GPU_BATCH = 128
 """Pictures that go through the trunk at once on a GPU, if batches are not larger: with few it waits for the CPU."""
@@ -46,6 +50,7 @@ def find_features(
     pictures: PictureDataset,
     views: int = 1,
     *,
+    runtime: Runtime,
     batch_size: int,
     half: bool = False,
     num_workers: int = 0,
@@ -62,6 +67,7 @@ def find_features(
         cache: where features are kept.
         pictures: n pictures.
         views: how many views of each there are.
+        runtime: what computes them, which has been chosen for this trainer and network.
         batch_size: pictures that go through the trunk at once; on a GPU at least :data:`GPU_BATCH`.
         half: stores features in 16 bits.
         num_workers: processes that augment pictures beside another device than the CPU, where they would only compete
@@ -82,7 +88,8 @@ def find_features(
     number = np.float16 if half else np.float64 if double else np.float32
     shape = network.feature_shape(pictures.image_size)
     stores = [
-        Store(cache.root, _key(trainer, network, pictures, view, half), number, prod(shape)) for view in range(views)
+        Store(cache.root, _key(trainer, network, runtime, pictures, view, half), number, prod(shape))
+        for view in range(views)
     ]
 
     def found() -> StoredFeatures:
@@ -105,9 +112,24 @@ def find_features(
         trunk = network.load_trunk()
         if trunk.fingerprint != network.fingerprint:
             raise GelError("the backbone's weights were changed meanwhile; run again")
+        picture = (1, pictures.image_size, pictures.image_size)
+        if not trainer.strategy.reduce_boolean_decision(runtime.prepare(trunk, picture)):
+            runtime.give_up()  # on all ranks
+            return find_features(
+                trainer,
+                network,
+                cache,
+                pictures,
+                views,
+                runtime=runtime,
+                batch_size=batch_size,
+                half=half,
+                num_workers=num_workers,
+                errors=errors,
+            )
         own = [items[rank::ranks] for items in wanted(features)]
         begun = time.perf_counter()
-        unread = _compute(trainer, trunk, pictures, stores, own, batch_size, num_workers)
+        unread = _compute(trainer, partial(runtime, trunk), pictures, stores, own, batch_size, num_workers)
         failed |= unread
         computed = torch.tensor(sum(map(len, own)) - len(unread), device=trainer.strategy.root_device)
         cache.computed += int(cast(Tensor, trainer.strategy.reduce(computed, reduce_op="sum")))
@@ -122,7 +144,9 @@ def find_features(
     return features
 
 
-def _key(trainer: Trainer, network: Network, pictures: PictureDataset, view: int, half: bool) -> dict[str, Any]:
+def _key(
+    trainer: Trainer, network: Network, runtime: Runtime, pictures: PictureDataset, view: int, half: bool
+) -> dict[str, Any]:
     """Everything that features depend on besides the content of their picture."""
     augmentation = pictures.augmentation if view else None
     return {
@@ -137,6 +161,7 @@ def _key(trainer: Trainer, network: Network, pictures: PictureDataset, view: int
         "weights": network.fingerprint,
         **({"cut": network.cut.name} if network.cut.trained else {}),
         "torch": torch.__version__,
+        **runtime.identity,
         "device": trainer.strategy.root_device.type,
         "precision": trainer.precision,
         **({"stored": "float16"} if half else {}),
@@ -173,7 +198,7 @@ class _Decoded(Dataset[tuple[Tensor, bytes]]):
 
 def _compute(
     trainer: Trainer,
-    trunk: Trunk,
+    trunk: Forward,
     pictures: PictureDataset,
     stores: Sequence[Store],
     wanted: Sequence[Sequence[int]],
@@ -212,7 +237,7 @@ def _compute(
 
 
 def _features(
-    trainer: Trainer, trunk: Trunk, loader: DataLoader[Any]
+    trainer: Trainer, trunk: Forward, loader: DataLoader[Any]
 ) -> Iterator[tuple[list[bytes], Callable[[], Tensor]]]:
     """Yields the digests of each batch, and what waits for its features and brings them to the CPU."""
     device = trainer.strategy.root_device
@@ -232,14 +257,14 @@ def _one_behind(items: Iterator[Item]) -> Iterator[Item]:
     yield from before
 
 
-def _forward(trunk: Trunk, pictures: Tensor) -> Tensor:
+def _forward(trunk: Forward, pictures: Tensor) -> Tensor:
     """The features of pictures, halved as often as it takes to fit them into the memory of a GPU.
 
     Raises:
         GelError: not even one fits.
     """
     try:
-        return cast(Tensor, trunk(pictures))
+        return trunk(pictures)
     except torch.OutOfMemoryError as error:
         if len(pictures) == 1:
             raise GelError(

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -9,15 +10,17 @@ from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.datasets import PictureDataset, StoredFeatures
 from gel_lightning.data.images import PictureError
 from gel_lightning.features.extraction import bytes_of_features, find_features
+from gel_lightning.features.runtime import Runtime
 from gel_lightning.models.network import Network
 
 
-def serve_features(data: GelDataModule, network: Network, trainer: Trainer, stage: str) -> bool:
+def serve_features(data: GelDataModule, network: Network, runtime: Runtime, trainer: Trainer, stage: str) -> bool:
     """Has a data module serve features, unless it keeps none, they would take too much, or nothing is frozen.
 
     Args:
         data: which has been set up.
         network: whose trunk gives the features.
+        runtime: what computes them, which has been chosen for this trainer and network.
         trainer: on whose devices they are computed.
         stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
@@ -38,6 +41,7 @@ def serve_features(data: GelDataModule, network: Network, trainer: Trainer, stag
         trainer,
         network,
         data.cache,
+        runtime=runtime,
         batch_size=data.batch_size,
         half=data.half_features,
         num_workers=data.num_workers,
@@ -48,3 +52,19 @@ def serve_features(data: GelDataModule, network: Network, trainer: Trainer, stag
 
     data.use_features(features)
     return True
+
+
+def choose_runtime(runtime: Runtime, data: Any, network: Network, trainer: Trainer, stage: str) -> None:
+    """Chooses a runtime by all the pictures that a data module has for fit, validation and test, whatever the stage.
+
+    Validation and test then find what a fit has stored. The number of pictures is not known of other data than a
+    :class:`GelDataModule`.
+
+    Raises:
+        GelError: the runtime that is asked for cannot be had.
+    """
+    pictures = 0
+    if isinstance(data, GelDataModule):
+        paths = [data.predict_paths] if stage == "predict" else [part.paths for part in data.parts.values()]
+        pictures = sum(map(len, paths))
+    runtime.choose(trainer, network, pictures)

@@ -18,7 +18,8 @@ from gel_lightning.core.xla import sync_xla
 from gel_lightning.data.datamodule import GelDataModule
 from gel_lightning.data.datasets import Features
 from gel_lightning.data.folders import DEFAULT_CLASSES
-from gel_lightning.features.serving import serve_features
+from gel_lightning.features.runtime import Choice, Runtime
+from gel_lightning.features.serving import choose_runtime, serve_features
 from gel_lightning.models.backbones import architecture, check_image_size
 from gel_lightning.models.heads import HeadCallable, MultiLayerHead
 from gel_lightning.models.network import Network
@@ -60,6 +61,7 @@ class GelClassifier(LightningModule):
         confusion_matrices: of the last epoch of each stage, ``[classes, classes]``, a row for each actual class. The
             stages are ``train``, ``val`` and ``test``; where there are several test loaders by name, those names.
         probabilities: of the last epoch of each stage, ``[N, classes]``, in the order of its loader.
+        runtime: what computes features of pictures.
         drawn: whether it was trained on drawn pictures, which a checkpoint remembers.
         logs_metrics: False logs nothing but losses while fitting, which takes half the time on stored features.
 
@@ -83,6 +85,9 @@ class GelClassifier(LightningModule):
         label_smoothing: share of each training label, in [0, 1], that is spread over all classes.
         mixup: mixes the features of training pictures two by two, in shares drawn from a beta distribution with this
             parameter, for example 0.2; 0 mixes nothing. Metrics of training then are of mixed pictures.
+        runtime: what computes the frozen layers: torch; onnx, which is ONNX Runtime on the CPU; auto takes onnx on the
+            CPU for 64 pictures or more in 32 bits, where it is faster, and else torch. Features differ in their last
+            bits. No checkpoint keeps this.
         class_names: of the labels, in order: for a :class:`~gel_lightning.GelDataModule` its ``class_names``. None is
             gel, not_gel.
 
@@ -104,6 +109,7 @@ class GelClassifier(LightningModule):
         class_weights: str | list[float] | None = None,
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
+        runtime: Choice = "auto",
         class_names: list[str] | None = None,
     ) -> None:
         super().__init__()
@@ -113,7 +119,7 @@ class GelClassifier(LightningModule):
         self.unfreeze_at_epoch, self.backbone_lr = unfreeze_at_epoch, backbone_lr
         self.training_loss = TrainingLoss(class_weights, label_smoothing, mixup)
         # Under LightningCLI these are plain already. What it would rebuild a module from cannot be described again.
-        self.save_hyperparameters(ignore=["_instantiator"], logger=False)
+        self.save_hyperparameters(ignore=["_instantiator", "runtime"], logger=False)
         self.save_hyperparameters(
             {
                 **{key: plain_description(key, value) for key, value in self.hparams.items()},
@@ -136,6 +142,7 @@ class GelClassifier(LightningModule):
             self.network = Network(backbone, self.hparams["weights"], self.make_head, len(self.class_names), unfreeze)
         if unfreeze_at_epoch and architecture(backbone).scratch:
             raise GelError(f"{backbone} has no pretrained weights to begin with; give --model.unfreeze_at_epoch 0")
+        self.runtime = Runtime(runtime)
         self.logs_metrics = True
         self._begun: set[str] = set()
         self.drawn = False
@@ -173,7 +180,7 @@ class GelClassifier(LightningModule):
         return self.network.classify(self._features(pictures))
 
     def _features(self, pictures: Tensor | Features) -> Tensor:
-        return pictures.values if isinstance(pictures, Features) else self.network.trunk(pictures)
+        return pictures.values if isinstance(pictures, Features) else self.runtime(self.network.trunk, pictures)
 
     def configure_callbacks(self) -> list[Callback]:
         """Refuses callbacks that would spoil a training, before any of them does something."""
@@ -197,7 +204,10 @@ class GelClassifier(LightningModule):
             )
         if isinstance(size := getattr(data, "image_size", None), int):
             check_image_size(self.network.backbone, size)
-        served = isinstance(data, GelDataModule) and serve_features(data, self.network, self.trainer, stage)
+        choose_runtime(self.runtime, data, self.network, self.trainer, stage)
+        served = isinstance(data, GelDataModule) and serve_features(
+            data, self.network, self.runtime, self.trainer, stage
+        )
         if stage == "fit":
             check_averaging(self._callbacks(), self.network, served)
             if self.trainer.world_size > 1 and self.unfreeze_at_epoch and self.network.cut.trained:

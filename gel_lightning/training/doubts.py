@@ -12,6 +12,7 @@ from gel_lightning.data.cache import PictureCache
 from gel_lightning.data.datasets import PictureDataset
 from gel_lightning.data.folders import LabelledPictures
 from gel_lightning.features.extraction import find_features
+from gel_lightning.features.runtime import Runtime
 from gel_lightning.models.heads import LinearHead
 from gel_lightning.models.network import Network
 
@@ -75,7 +76,9 @@ def doubtful_labels(
     trainer = Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
     network = Network(backbone, weights, LinearHead, len(pictures.class_names))
     dataset = PictureDataset(pictures, IMAGE_SIZE)
-    features = find_features(trainer, network, PictureCache(cache_dir), dataset, batch_size=BATCH)
+    runtime = Runtime()
+    runtime.choose(trainer, network, len(pictures.paths))
+    features = find_features(trainer, network, PictureCache(cache_dir), dataset, runtime=runtime, batch_size=BATCH)
     probabilities = cross_val_predict(
         make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000, class_weight="balanced")),
         features.take(range(len(labels))).numpy(),
