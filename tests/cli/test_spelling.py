@@ -169,6 +169,10 @@ def test_torchrun_says_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             ["fit", "--trainer.max_epochs", "many"],
             "--trainer.max_epochs many: give a whole number (see gel-fit fit --help)",
         ),
+        (
+            ["fit", "--data.dataset", "csv"],
+            "--data.dataset csv: give folder or mnist or fashion_mnist or cifar10 (see gel-fit fit --help)",
+        ),
         (["fit", "--model.optimizer.lr", "much"], "--model.optimizer.lr much: give a number (see gel-fit fit --help)"),
         (["fit", "--model.head.hidden", "3"], "--model.head.hidden 3: give a list (see gel-fit fit --help)"),
         (
