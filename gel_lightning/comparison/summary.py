@@ -103,7 +103,7 @@ class Summary:
         names = comparison.class_names
         positive = positive_class(names)
         if positive is None:
-            of_class = [Metric("precision", "precision, weighted by class")]
+            of_class = [Metric("precision", "precision, weighted")]
         else:
             labels = [f"{metric} of {names[positive]}" for metric in ("precision", "recall", "F1")]
             of_class = [Metric(*both) for both in zip(metrics_of_positive(names), labels, strict=True)]

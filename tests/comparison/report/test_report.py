@@ -288,7 +288,7 @@ def test_a_report_leaves_whole_files_and_is_made_again_the_same(
     page = before[made / "report.html"].decode()
     on_page = {Path(name).stem for name in figures if f'id="figure-{Path(name).stem}"' in page}
     left_out = {Path(name).stem for name in figures} - on_page
-    assert {"reliability"} <= left_out <= {"reliability", "metrics_bars"}
+    assert {"reliability", "classes"} <= left_out <= {"reliability", "classes", "metrics_bars"}
     assert not temporary_files(made)
     again = Path(shutil.copytree(made, tmp_path / "again"))
     (again / "report.html").unlink()
