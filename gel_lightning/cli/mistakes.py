@@ -65,7 +65,9 @@ def explained(message: str, command: str, options: Iterable[str]) -> str | None:
     nested = re.fullmatch(r"NestedArg\(key='(\w+)', val='?(.*?)'?\)", value[1])
     if nested and len(set(keys)) == 1:
         key = f"{key}.{nested[1]}"
-    kinds = [name for choice in re.findall(r"typing\.Literal\[(.*?)\]", last) for name in re.findall(r"'(\w+)'", choice)]
+    kinds = [
+        name for choice in re.findall(r"typing\.Literal\[(.*?)\]", last) for name in re.findall(r"'(\w+)'", choice)
+    ]
     kinds += [KINDS[kind] for kind in re.findall(r"Expected an? <class '(?:\w+\.)*(\w+)'>", last) if kind in KINDS]
     given = f"--{key} {nested[2] if nested else value[1]}"
     return f"{given}: give {' or '.join(dict.fromkeys(kinds))}" if kinds else None
