@@ -21,7 +21,7 @@ def figure(rng: Generator) -> Image.Image:
 
 
 def gel_in_a_figure(rng: Generator, picture: Image.Image, lanes: Array) -> Image.Image:
-    """A figure with a gel, or with two or more lanes of it in a panel each, and often with panels of other things.
+    """A figure with a gel, or with some lanes of it in a panel each, and often with panels of other things.
 
     Args:
         rng: the source of all randomness.
@@ -31,7 +31,7 @@ def gel_in_a_figure(rng: Generator, picture: Image.Image, lanes: Array) -> Image
     half, panels = (lanes[1] - lanes[0]) / 2, []
     for _ in range(int(rng.integers(1, 4))):
         first = int(rng.integers(len(lanes) - 1))
-        last = min(first + int(rng.integers(1, 7)), len(lanes) - 1)
+        last = min(first + int(rng.integers(1, 6)), len(lanes)) - 1
         whole = rng.random() < 0.3
         left, right = int(lanes[first] - half), int(lanes[last] + half)
         panels.append(picture if whole else picture.crop((left, 0, right, picture.height)))

@@ -12,8 +12,7 @@ from gel_lightning.data.drawn.figures import figure
 
 DRAWINGS: tuple[Callable[[Generator], Array | Image.Image], ...] = (
     *(plots.bar_chart, plots.line_plot, plots.heat_map, plots.dot_plot, plots.box_plot, plots.plasmid_map),
-    *(plots.sorted_curves, plots.gene_map),
-    *(pages.text_page, pages.table, pages.alignment, pages.ruled_paper, pages.manual, pages.barcode),
+    *(pages.text_page, pages.table, pages.alignment, pages.ruled_paper, pages.barcode),
     *(patterns.stripes, patterns.checkers, patterns.spectrogram, patterns.gradient, patterns.stars),
     *(patterns.ultrasound, things.cells, things.plate, things.tubes, things.lateral_flow),
     *(things.keys, things.circuit),

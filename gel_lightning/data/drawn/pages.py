@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.random import Generator
-from PIL import Image, ImageOps
+from PIL import Image
 
 from gel_lightning.data.drawn.camera import font, one_of
 from gel_lightning.data.drawn.paper import white_page, words
@@ -87,20 +87,3 @@ def ruled_paper(rng: Generator) -> Image.Image:
             pen.line(np.stack([steps, y - rng.uniform(0, 0.6 * pitch, len(steps))], axis=1).ravel().tolist(), fill=50)
     pen.line((margin, 0, margin, height), fill=120, width=2)
     return page.rotate(rng.normal(0, 5), Image.Resampling.BICUBIC, fillcolor=int(rng.integers(30, 255)))
-
-
-def manual(rng: Generator) -> Image.Image:
-    """The title page of a bound manual on a table: a few words, and the rings along a side."""
-    page, pen = white_page(rng)
-    width, height = page.size
-    for y in np.sort(rng.uniform(0.1, 0.95, rng.integers(2, 7))) * height:
-        place, size = rng.uniform(0.3, 0.7) * width, int(rng.integers(9, 30))
-        pen.text((place, y), words(rng, int(rng.integers(1, 4))).title(), 0, font(size), anchor="mm")
-    pitch, ring = rng.uniform(9, 30), int(rng.integers(0, 120))
-    for y in np.arange(pitch / 2, height, pitch):
-        pen.ellipse((0.05 * width, y, 0.05 * width + pitch / 2, y + pitch / 2), fill=ring)
-        pen.line((0, y + pitch / 4, 0.06 * width, y + pitch / 4), fill=ring, width=max(2, int(pitch / 4)))
-    ground = int(rng.integers(0, 120))
-    if rng.random() < 0.7:
-        page = ImageOps.expand(page, tuple(int(side) for side in rng.integers(0, 60, 4)), ground)
-    return page.rotate(rng.normal(0, 6), Image.Resampling.BICUBIC, fillcolor=ground)
