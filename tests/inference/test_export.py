@@ -105,7 +105,7 @@ def predicted(checkpoint: Path, folder: Path, cwd: Path) -> list[dict[str, str]]
     """The rows of the pictures that `gel-fit predict` could read."""
     options = ("--ckpt_path", checkpoint, "--data.predict_dir", folder / "pictures", "--data.num_workers", "0")
     ran = gel_fit("predict", *options, "--trainer.accelerator", "cpu", cwd=cwd)
-    assert (ran.status, ran.err) == (0, "")
+    assert (ran.status, ran.err) == (1, "")  # some cannot be read
     return [row for row in read_rows(cwd / "predictions.csv") if row["predicted"]]
 
 

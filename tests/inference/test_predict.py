@@ -118,7 +118,7 @@ def test_counts_the_least_certain_the_unreadable_and_what_was_left_out(checkpoin
     for name in ("notes.txt", "a.docx", "b.DOCX", "README", ".hidden.txt"):
         (tmp_path / "new" / name).write_text("no picture\n")
     ran = predicted(checkpoint, "new", tmp_path)
-    assert (ran.status, ran.err) == (0, "")
+    assert (ran.status, ran.err) == (1, "")
     lines = ran.out.splitlines()
     rows = read_rows(tmp_path / "predictions.csv")
     readable = sorted((row for row in rows if not row["error"]), key=lambda row: (row["confidence"], row["path"]))
