@@ -99,7 +99,11 @@ def assert_error(ran: Ran, *words: str, status: int = 1) -> None:
         ),
         (
             ["fit", "--help_all"],
-            ["--model.backbone", "vgg16, mobilenet_v3_large, mobilenet_v2, efficientnet_lite0 and others", "--results_file"],
+            [
+                "--model.backbone",
+                "vgg16, mobilenet_v3_large, mobilenet_v2, efficientnet_lite0 and others",
+                "--results_file",
+            ],
         ),
         (
             ["fit", "--help_all"],
