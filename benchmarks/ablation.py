@@ -8,7 +8,6 @@ other than the original study, with 95 % intervals from drawing whole labs with 
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +61,7 @@ def main() -> None:
     drawn = [sorted((DRAWN / name).iterdir()) for name in ("gel", "not_gel")]
     paths = [PICTURES / source.path for source in sources] + drawn[0] + drawn[1]
     labs = np.array([source.group for source in sources] + [""] * len(drawn[0] + drawn[1]))
-    gel = np.array([os.fspath(path.parent.name) == "gel" for path in paths])
+    gel = np.array([path.parent.name == "gel" for path in paths])
     licensed = np.array([source.licence != NONE_STATED for source in sources] + [True] * len(drawn[0] + drawn[1]))
     drawings, originals = labs == "", labs == ORIGINALS
     rows = {

@@ -105,7 +105,7 @@ class RandomLabels(nn.Module):
         rng, side = _generator(), picture.shape[-1]
         left, top, right, bottom = (int(share * side) for share in rng.uniform(0, self.margin, 4))
         paper, ink = (255, 0) if rng.random() < 0.7 else (0, 255)
-        page = Image.new("L" if len(picture) == 1 else "RGB", (side, side), (paper,) * len(picture))
+        page = _page(picture, paper)
         page.paste(_image(picture).resize((side - left - right, side - top - bottom)), (left, top))
         pen = ImageDraw.Draw(page)
         for label in rng.choice(LABELS, rng.integers(0, 14)):
@@ -128,7 +128,7 @@ class RandomPanel(nn.Module):
     def forward(self, picture: Tensor) -> Tensor:
         """Changes a picture, values in [0, 1] of shape ``[1 or 3, H, W]``."""
         rng, side = _generator(), picture.shape[-1]
-        page = Image.new("L", (side, side), int(rng.choice([255, 255, 240, 0]))).convert(_image(picture).mode)
+        page = _page(picture, int(rng.choice([255, 255, 240, 0])))
         share, gap = int(side * rng.uniform(self.least, 0.7)), int(rng.uniform(0, 0.04) * side)
         half = side // 2 if rng.random() < 0.4 else side
         boxes = [(0, 0, share - gap, side), (share, 0, side, half), (share, half, side, side)]
@@ -170,6 +170,11 @@ def _look_alike(rng: np.random.Generator) -> Image.Image:
 def _generator() -> np.random.Generator:
     """NumPy's generator, seeded by what torch draws next."""
     return np.random.default_rng(int(torch.randint(2**62, ())))
+
+
+def _page(picture: Tensor, value: int) -> Image.Image:
+    """An empty page with the size and the channels of a picture."""
+    return Image.new("L", (picture.shape[-1], picture.shape[-2]), value).convert("L" if len(picture) == 1 else "RGB")
 
 
 def _image(picture: Tensor) -> Image.Image:

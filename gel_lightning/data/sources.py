@@ -23,7 +23,7 @@ def read_source(
         GelError: as for :func:`~gel_lightning.data.folders.read_class_folders` and
             :func:`~gel_lightning.data.tables.read_table`, or several places of which one is a CSV file.
     """
-    if _table(places) is None:
+    if not _is_table(places):
         return read_class_folders(places, class_names, every_class, leave_out)
     return read_table(places[0], class_names, every_class, leave_out)
 
@@ -34,19 +34,19 @@ def source_classes(places: Sequence[Path]) -> list[str]:
     Raises:
         GelError: as for :func:`read_source`.
     """
-    return class_folders(places) if _table(places) is None else read_table(places[0]).class_names
+    return read_table(places[0]).class_names if _is_table(places) else class_folders(places)
 
 
 def source_left_out(place: Path, class_names: Sequence[str]) -> dict[str, int]:
     """Counts the pictures of each class that is not one of ``class_names``."""
-    if _table([place]) is None:
+    if not _is_table([place]):
         return count_left_out([place], class_names)
     labels = [label for _, _, label in read_pairs(place, "label", "--data.train_dir")]
     return {label: labels.count(label) for label in set(labels) - set(class_names)}
 
 
-def _table(places: Sequence[Path]) -> Path | None:
+def _is_table(places: Sequence[Path]) -> bool:
     tables = [place for place in places if is_table(place)]
     if tables and len(places) > 1:
         raise GelError(f"{tables[0]}: a CSV file stands alone; name all pictures in it (--data.train_dir)")
-    return tables[0] if tables else None
+    return bool(tables)

@@ -112,8 +112,7 @@ def find_features(
         trunk = network.load_trunk()
         if trunk.fingerprint != network.fingerprint:
             raise GelError("the backbone's weights were changed meanwhile; run again")
-        picture = (1, pictures.image_size, pictures.image_size)
-        if not trainer.strategy.reduce_boolean_decision(runtime.prepare(trunk, picture)):
+        if not trainer.strategy.reduce_boolean_decision(runtime.prepare(trunk, pictures.shape)):
             runtime.give_up()  # on all ranks
             return find_features(
                 trainer,
