@@ -66,7 +66,7 @@ def in_processes(*args: object, cwd: Path) -> Ran:
 
 def wait_until_gone(process: "subprocess.Popen[bytes]") -> None:
     """Waits for the last process that it has started."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while group_is_there(process.pid):
         assert time.monotonic() < end, "a process is left over"
         time.sleep(0.05)

@@ -1,5 +1,3 @@
-import time
-
 import pytest
 import torch
 from test_backbones import ALL, side_of
@@ -7,7 +5,8 @@ from torch import nn
 
 from gel_lightning import LinearHead, MultiLayerHead, Network
 from gel_lightning.models.backbones import whole_network
-from gel_lightning.models.cost import Cost, cost
+from gel_lightning.models.cost import cost
+from gel_lightning.models.network import structure
 from gel_lightning.models.scratch import SCRATCH
 
 # As torchvision documents them for its weights: parameters, and multiply-adds in units of 10^9.
@@ -73,10 +72,15 @@ def test_a_head_of_ones_own_is_counted_and_left_as_it_is() -> None:
     assert network.head.norm.num_batches_tracked == 0
 
 
-@pytest.mark.parametrize("name", ["resnet50", "inception_v3", "mobilenet_v2", "efficientnet_b0"])
-def test_counting_is_quick(name: str) -> None:
-    network = Network(name, "none", LinearHead, 2)
-    torch.manual_seed(0)
-    begun = time.process_time()
-    assert isinstance(cost(network, 320), Cost)  # a size that no other test asks for
-    assert time.process_time() - begun < 0.3
+def test_a_backbone_is_counted_once_for_each_size_of_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+
+    def counting(backbone: str, start: int) -> nn.Sequential:
+        counted.append(backbone)
+        return structure(backbone, start)
+
+    monkeypatch.setattr("gel_lightning.models.cost.structure", counting)
+    sides = (311, 317)  # that no other test asks for
+    found = [cost(Network("resnet18", "none", head, 2), side) for head in (LinearHead, MultiLayerHead) for side in sides]
+    assert counted == ["resnet18", "resnet18"]
+    assert len({row.multiply_adds for row in found}) == 4

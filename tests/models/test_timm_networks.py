@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -110,13 +109,11 @@ def test_weights_are_fetched_once_and_kept_and_their_fingerprint_is_known(hub: H
 def test_weights_that_cannot_be_had_are_an_error_with_ways_on(hub: Hub, tmp_path: Path) -> None:
     hub.shutdown()
     hub.server_close()
-    begun = time.monotonic()
     text = loaded(hub, tmp_path)["error"]
     assert text.startswith(f"the ImageNet weights of timm/{NAME} cannot be had")
     assert "--model.weights PATH" in text
     assert "--model.weights none" in text
     assert "\n" not in text
-    assert time.monotonic() - begun < 60  # most of it goes to imports
 
 
 def test_weights_that_nobody_has_trained_are_refused() -> None:
