@@ -88,10 +88,10 @@ def find_features(
     double = trainer.precision.startswith("64")
     number = np.float16 if half else np.float64 if double else np.float32
     shape = network.feature_shape(pictures.image_size)
-    stores = [
-        Store(cache.root, _key(trainer, network, runtime, pictures, view, half), number, prod(shape))
-        for view in range(views)
-    ]
+
+    def of_runtime() -> list[Store]:
+        keys = [_key(trainer, network, runtime, pictures, view, half) for view in range(views)]
+        return [Store(cache.root, key, number, prod(shape)) for key in keys]
 
     def found() -> StoredFeatures:
         rows = [store.find(digests) for store in stores]
@@ -104,6 +104,7 @@ def find_features(
         unique = [{digests[place]: place for place in view}.values() for view in places]
         return [[view * len(pictures) + place for place in items] for view, items in enumerate(unique)]
 
+    stores = of_runtime()
     features = found()
     # Where ranks have a folder each, the first round leaves out what another one has computed.
     for rank, ranks in ((trainer.global_rank, trainer.world_size), (0, 1)):
@@ -115,18 +116,8 @@ def find_features(
             raise GelError("the backbone's weights were changed meanwhile; run again")
         if not trainer.strategy.reduce_boolean_decision(runtime.prepare(trunk, pictures.shape)):
             runtime.give_up()  # on all ranks
-            return find_features(
-                trainer,
-                network,
-                cache,
-                pictures,
-                views,
-                runtime=runtime,
-                batch_size=batch_size,
-                half=half,
-                num_workers=num_workers,
-                errors=errors,
-            )
+            stores = of_runtime()
+            features = found()
         own = [items[rank::ranks] for items in wanted(features)]
         begun = time.perf_counter()
         unread = _compute(trainer, partial(runtime, trunk), pictures, stores, own, batch_size, num_workers)
