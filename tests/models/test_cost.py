@@ -81,6 +81,8 @@ def test_a_backbone_is_counted_once_for_each_size_of_picture(monkeypatch: pytest
 
     monkeypatch.setattr("gel_lightning.models.cost.structure", counting)
     sides = (311, 317)  # that no other test asks for
-    found = [cost(Network("resnet18", "none", head, 2), side) for head in (LinearHead, MultiLayerHead) for side in sides]
+    found = [
+        cost(Network("resnet18", "none", head, 2), side) for head in (LinearHead, MultiLayerHead) for side in sides
+    ]
     assert counted == ["resnet18", "resnet18"]
     assert len({row.multiply_adds for row in found}) == 4
