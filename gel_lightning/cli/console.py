@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from gel_lightning.cli.terminal import SafeTable, print_answers, print_line
@@ -59,11 +60,12 @@ class Announcement(Callback):
             )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Says after Ctrl-C how the run is resumed."""
+        """Says after Ctrl-C and SIGTERM how the run is resumed."""
         last = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]
         path = Path(last[0].best_model_path) if last and last[0].best_model_path else None
         config = path and path.parent.parent / "config.yaml"
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and path and config and config.exists():
+        stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        if stopped and trainer.is_global_zero and path and config and config.exists():
             resume = shlex.join(["--config", str(from_here(config)), "--ckpt_path", str(from_here(path))])
             print_line(f"stopped; to go on: gel-fit fit {resume}")
 

@@ -128,7 +128,7 @@ def _find(parser: Parser, args: Sequence[str]) -> int:
     listed = list_pictures(_named(options.pictures), options.sort_to)
     kth, of = options.shard or (1, 1)
     files = listed.files[kth - 1 :: of]
-    summary = Summary(detector.class_names, looked_for)
+    summary = Summary(detector.class_names, options.class_name)
     summary.left_out = listed.left_out
     # A person is shown what was found at the end; a program is given it at once.
     terminal = _is_terminal() and not (options.json or options.null)

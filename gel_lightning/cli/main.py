@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gel_lightning.cli.help import answer
 from gel_lightning.cli.parser import complain
@@ -26,7 +27,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 1 for an error that the user can mend or a picture that could not be read, 2 for wrong
-        arguments, 130 for Ctrl-C.
+        arguments, 130 for Ctrl-C, 143 for SIGTERM.
     """
     hide_known_warnings()
     given = sys.argv[1:] if args is None else list(args)
@@ -78,6 +79,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except SIGTERMException:
+        return 143
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning has put things away, and exits with 1
             return 130

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torchvision
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -232,6 +233,8 @@ def _compute(
                     read = [place for place, digest in enumerate(digests) if digest != NO_DIGEST]
                     add([digests[place] for place in read], rows[read])
                     advance(len(digests))
+                    if trainer.received_sigterm and trainer.world_size == 1:  # which its loops look for, too
+                        raise SIGTERMException
     return decoded.errors
 
 

@@ -22,6 +22,7 @@ CSV_OPTIONS: dict[str, Any] = {"newline": "", "encoding": "utf-8-sig", "errors":
 
 REASONS = 10  # unreadable pictures that are listed
 LEAST_CERTAIN = 5
+MOST_FREQUENT = 10  # classes that are counted by name
 
 
 class Row(NamedTuple):
@@ -115,7 +116,7 @@ class Summary:
 
     Args:
         class_names: the classes.
-        looked_for: the class that the sentence is about; by default the first.
+        looked_for: the class that the sentence is about; None is the first of two classes, and all of more.
 
     Attributes:
         counts: number of pictures with each class, or :data:`UNSURE`, as their answer.
@@ -125,7 +126,7 @@ class Summary:
     """
 
     def __init__(self, class_names: Sequence[str], looked_for: str | None = None) -> None:
-        self.looked_for = looked_for or class_names[0]
+        self.looked_for = class_names[0] if looked_for is None and len(class_names) <= 2 else looked_for
         self.counts = dict.fromkeys((*class_names, UNSURE), 0)
         self.unreadable = 0
         self.left_out: Mapping[str, int] = {}
@@ -167,7 +168,15 @@ class Summary:
         return [printable(line) for line in lines]
 
     def _of_many(self) -> str:
-        found, all_of_them = self.counts[self.looked_for], "picture" if self.total == 1 else "pictures"
+        all_of_them = "picture" if self.total == 1 else "pictures"
+        if self.looked_for is None:
+            found_most = sorted(((count, name) for name, count in self.counts.items() if name != UNSURE), reverse=True)
+            named = [f"{count} {name}" for count, name in found_most[:MOST_FREQUENT] if count]
+            others = sum(count for count, _ in found_most[MOST_FREQUENT:])
+            return ", ".join(
+                [f"{self.total} {all_of_them}", *named, *([f"{others} of other classes"] if others else [])]
+            )
+        found = self.counts[self.looked_for]
         one = found == 1
         if self.looked_for == "gel":
             return f"{found} of {self.total} {all_of_them} {'is a gel' if one else 'are gels'}"

@@ -7,23 +7,6 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 
-class Residual(nn.Module):
-    """Adds what two convolutions make of a feature map to it.
-
-    Args:
-        channels: of the feature map.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*convolution(channels, channels), *convolution(channels, channels))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Maps feature maps, shape ``[N, channels, H, W]``, to others of this shape."""
-        added: Tensor = maps + self.layers(maps)
-        return added
-
-
 class ScratchNetwork(nn.Module):
     """Blocks of convolutions, adaptive pooling and a linear layer.
 
@@ -46,36 +29,42 @@ class ScratchNetwork(nn.Module):
         return logits
 
 
-def convolution(channels: int, width: int) -> list[nn.Module]:
-    """A convolution of 3 x 3 pixels with BatchNorm and ReLU.
-
-    Args:
-        channels: of its input.
-        width: channels of its output.
-    """
-    return [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-
-
 def small_cnn() -> ScratchNetwork:
     """Three blocks of convolution, BatchNorm, ReLU and pooling: the network that tutorials on CIFAR-10 begin with."""
     widths = (3, 64, 128, 256)
-    blocks = [[*convolution(*pair), nn.MaxPool2d(2)] for pair in pairwise(widths)]
+    blocks = [
+        [
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+        for channels, width in pairwise(widths)
+    ]
     return ScratchNetwork(*blocks, pool=nn.AdaptiveAvgPool2d(1), features=widths[-1])
 
 
 def deep_cnn() -> ScratchNetwork:
-    """ResNet-9: eight convolutions, four of them in two residual blocks, and the head.
+    """Seven convolutions, the first of 2 x 2 pixels, with BatchNorm, GELU and early pooling.
 
-    Source: D. Page, "How to train your ResNet", 2018: 94 % on CIFAR-10 in 24 epochs on one GPU, with crops and flips.
+    Source: the network of K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498, 2024,
+    without its training method.
     """
-    return ScratchNetwork(
-        convolution(3, 64),
-        [*convolution(64, 128), nn.MaxPool2d(2), Residual(128)],
-        [*convolution(128, 256), nn.MaxPool2d(2)],
-        [*convolution(256, 512), nn.MaxPool2d(2), Residual(512)],
-        pool=nn.AdaptiveMaxPool2d(1),
-        features=512,
-    )
+    widths = (24, 64, 256, 256)
+    blocks = [
+        [
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.MaxPool2d(2),
+            nn.BatchNorm2d(width),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.GELU(),
+        ]
+        for channels, width in pairwise(widths)
+    ]
+    first: list[nn.Module] = [nn.Conv2d(3, widths[0], 2), nn.GELU()]
+    return ScratchNetwork(first, *blocks, pool=nn.AdaptiveMaxPool2d(1), features=widths[-1])
 
 
 SCRATCH: MappingProxyType[str, Callable[[], ScratchNetwork]] = MappingProxyType(

@@ -974,15 +974,22 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def test_ctrl_c_ends_quietly_and_leaves_a_checkpoint(tmp_path: Path, pictures: Options) -> None:
+@pytest.mark.parametrize(("by", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_end_quietly_and_leave_a_checkpoint(
+    tmp_path: Path, pictures: Options, by: signal.Signals, expected: int
+) -> None:
     options = ("--trainer.max_epochs", "1000", "--data.num_workers", "1")
     process = start_gel_fit("fit", *FIT, *pictures, *options, cwd=tmp_path, start_new_session=True)
     last = tmp_path / RUN / "checkpoints/last.ckpt"
     wait_for(last.exists, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    if by == signal.SIGINT:
+        os.killpg(process.pid, by)  # as a terminal does: to the workers too
+    else:
+        process.send_signal(by)
     status = process.wait(timeout=60)
-    assert status == 130
+    assert status == expected
     assert (tmp_path / "run.err").read_text() == ""
+    assert "stopped; to go on: gel-fit fit --config " in (tmp_path / "run.out").read_text()
     assert not (tmp_path / "lightning_logs/results.csv").exists()
     assert not temporary_files(tmp_path)
     tested = gel_fit("test", "--ckpt_path", last, *pictures, "--data.num_workers", "0", cwd=tmp_path)

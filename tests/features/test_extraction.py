@@ -27,6 +27,7 @@ from conftest import (
     save_picture,
 )
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn, optim
 from torchvision.models import get_model
 from torchvision.transforms import v2
@@ -556,3 +557,21 @@ def test_other_modules_get_pictures(train_dir: Path, tmp_path: Path) -> None:
     make_trainer(tmp_path).fit(Plain(), datamodule=data)
     assert {store.key["kind"] for store in list_stores(tmp_path)} == {"hashes"}
     assert isinstance(data.train_dataloader().dataset, PictureDataset)
+
+
+def test_sigterm_ends_extraction_after_the_batch_at_hand(
+    train_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def killed(trunk: Trunk, pictures: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pictures))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return built("resnet18", "none")(pictures)
+
+    monkeypatch.setattr("gel_lightning.features.runtime.Runtime.__call__", lambda _, *given: killed(*given))
+    data = data_of(train_dir, tmp_path / "cache")
+    with pytest.raises(SIGTERMException):
+        fit(data, tmp_path)
+    assert seen == [5, 5]  # the second is computed while the first is kept
+    assert [store.rows for store in list_stores(tmp_path / "cache") if store.key["kind"] == "features"] == [5]

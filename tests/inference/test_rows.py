@@ -120,6 +120,18 @@ def test_the_sentence() -> None:
     assert summed([], txt=1) == ["0 of 0 pictures are gels, 1 file left out (1 .txt)"]
 
 
+def test_the_sentence_about_many_classes() -> None:
+    names = [f"class_{i}" for i in range(12)]
+    summary = Summary(names)
+    for place, name in enumerate(names):
+        for _ in range(place):
+            summary.add(Row("a.png", name, name, 0.9, {name: 0.9}))
+    summary.add(Row("b.png", UNSURE, names[0], 0.2, {names[0]: 0.2}))
+    counted = ", ".join(f"{i} class_{i}" for i in range(11, 1, -1))
+    assert summary.lines() == [f"67 pictures, {counted}, 1 of other classes, 1 unsure"]
+    assert Summary(names, "class_3").lines() == ["0 of 0 pictures are class_3"]
+
+
 def test_the_sentence_about_one_picture() -> None:
     assert summed([row(0.95)]) == ["a.png is classified as gel, with probability 0.950"]
     assert summed([row(0.6)]) == ["a.png: unsure; most probable is gel, with probability 0.600"]
