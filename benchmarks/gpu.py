@@ -20,7 +20,6 @@ from torchvision import models
 
 from gel_lightning import GelClassifier
 from gel_lightning.comparison.grid import read_rows
-from gel_lightning.core.errors import one_line
 from gel_lightning.data.datasets import PictureDataset
 from gel_lightning.data.folders import LabelledPictures
 from gel_lightning.features.extraction import GPU_BATCH
@@ -55,9 +54,9 @@ def gpu(work: Path, accelerator: str = "gpu", number: int = 2000) -> Iterator[Fi
         try:
             for figure in step(bench):
                 yield figure._replace(what=f"{card}: {figure.what}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # SystemExit: a command that failed
             name = getattr(step, "__name__", f"extraction {getattr(step, 'args', '')}")
-            yield Figure(f"{card}: {name}", f"not measured: {one_line(error)}", "-", False)
+            yield Figure(f"{card}: {name}", f"not measured: {' '.join(str(error).split())[-300:]}", "-", False)
 
 
 def extraction_on(backbone: str, bench: Bench) -> Iterator[Figure]:
