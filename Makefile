@@ -40,7 +40,7 @@ lint: $(VENV)/.installed ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed ## measure the speed figures of the README, in about ten minutes
+bench: $(VENV)/.installed ## measure the speed figures of the README, in about ten minutes; fails below what it claims
 	$(BIN)/python benchmarks/run.py
 
 clean: ## remove the virtual environment

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from targets import TARGETS
+
 ROOT = Path(__file__).resolve().parent.parent
 BACKBONES = ("resnet18", "mobilenet_v3_large", "vgg16")
 BATCH, EPOCHS, RUNS_PER_BACKBONE = 23, 20, 4
@@ -64,9 +66,24 @@ def drawn(work: Path) -> tuple[object, ...]:
     return ("--data.train_dir", work / "pictures/dataset", "--data.test_dir", work / "pictures/test_images")
 
 
-def speed_ratio(what: str, ours: float, other: float, target: float) -> Figure:
+def figure(name: str, case: str, value: float, measured: str, more: str = "") -> Figure:
+    """A measurement that has a target.
+
+    Args:
+        name: of the target.
+        case: of its cases; empty where there is one.
+        value: measured.
+        measured: the value as text, with what it comes from.
+        more: what else to say of how it was measured.
+    """
+    target = TARGETS[name]
+    what = ", ".join(filter(None, (target.what, case, more)))
+    return Figure(what, measured, target.demanded([case]), target.reached(case, value))
+
+
+def ratio(ours: float, other: float) -> str:
     """The ratio of two speeds, in pictures per second."""
-    return Figure(what, f"{ours:.0f}/s : {other:.0f}/s = {ours / other:.2f}", f"{target}", ours / other >= target)
+    return f"{ours:.0f}/s : {other:.0f}/s = {ours / other:.2f}"
 
 
 def seconds_of(action: Callable[[], object]) -> float:

@@ -47,8 +47,9 @@ from gel_lightning.training.progress import GridProgress
 from gel_lightning.training.runs import add_callbacks, claim_folder, keep_run, listed
 
 # What a run of `gel-fit fit` does not take.
-OWN = ("backbones", "heads", "optimizers", "accelerators", "configs", "folds", "repeats", "resume")
+OWN = ("backbones", "heads", "optimizers", "accelerators", "configs", "folds", "repeats", "resume", "figures")
 FOLDER, CONFIG, CONFIGS = "comparison", "config.yaml", "configs"
+FIGURES_HELP = "Writes each figure of the report as PNG and SVG to figures/, too; takes some seconds."
 
 
 class CompareCLI(LightningCLI):
@@ -112,6 +113,7 @@ class CompareCLI(LightningCLI):
             type=str | None,
             help="Number or folder of a comparison: runs those of its models that are missing or failed.",
         )
+        parser.add_argument("--figures", action="store_true", help=FIGURES_HELP)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments."""
@@ -222,7 +224,7 @@ def compare_command(args: Sequence[str]) -> None:
     kept = []
     if resume:
         folder = comparison_folder(resume, (CONFIG,))
-        needed = {"data", "model", "trainer", "checkpoint", *OWN} - {"resume", "configs"}
+        needed = {"data", "model", "trainer", "checkpoint", *OWN} - {"resume", "configs", "figures"}
         if (folder / CONFIGS).is_dir():
             if files:
                 raise GelError(f"{folder} has its configs; leave --configs out, or begin a new comparison")
@@ -358,7 +360,8 @@ def _compare(plan: Plan, resume: str = "") -> dict[str, str]:
             rows.sort(key=lambda row: rank(float(row["val_accuracy"] or 0), float(row["val_loss"] or "inf")))
             print_comparison(rows, titles([*map(ModelSpec.of_row, rows)]), chosen=False)
         else:
-            _report(folder, {str(path) for pictures in runner.parts.values() for path in pictures.paths})
+            pictures = {str(path) for part in runner.parts.values() for path in part.paths}
+            _report(folder, config.figures, pictures)
         if config.trainer.logger is not False:
             print_line(f"TensorBoard: tensorboard --logdir {from_here(folder)}")
         print_line(f"results: {from_here(folder / RESULTS)}")
@@ -414,14 +417,15 @@ def report_command(args: Sequence[str]) -> None:
     """
     parser = Parser(prog="gel-fit report", description=PAGES["report"].summary)
     parser.add_argument("comparison", type=str, help="Number or folder of a comparison.")
-    named = parser.parse_args(list(args)).comparison
-    folder = comparison_folder(named, (CONFIG,))
+    parser.add_argument("--figures", action="store_true", help=FIGURES_HELP)
+    given = parser.parse_args(list(args))
+    folder = comparison_folder(given.comparison, (CONFIG,))
     if (folder / RESULTS).is_file() or not data_sets(folder):
-        _report(comparison_folder(named))
+        _report(comparison_folder(given.comparison), given.figures)
         return
     for one in data_sets(folder):
         print_line(f"{one.name}:")
-        _report(one)
+        _report(one, given.figures)
     _overview(folder)
 
 
@@ -436,11 +440,11 @@ def _overview(folder: Path) -> None:
     print_line(f"all data sets: {from_here(folder / REPORT)}")
 
 
-def _report(folder: Path, pictures: Container[str] = frozenset()) -> None:
+def _report(folder: Path, figures: bool, pictures: Container[str] = frozenset()) -> None:
     """Makes the report of a comparison, and prints what it begins with."""
     check_places(folder)
     with working("writing the report"):
-        summary = make_report(folder, pictures)
+        summary = make_report(folder, pictures, figures)
     comparison = summary.comparison
     rows = [model.record.row for model in summary.models] + comparison.failed
     names = [comparison.names[ModelSpec.of_row(row).name] for row in rows]

@@ -58,6 +58,7 @@ WEIGHTS = Option("--model.weights", "WEIGHTS", "imagenet (downloaded), packaged,
 DEVICE = Option("--trainer.accelerator", "DEVICE", "cpu, gpu, tpu or auto", "auto")
 EPOCHS = Option("--trainer.max_epochs", "N", "passes over the training pictures", "20")
 RATE = Option("--model.optimizer.lr", "RATE", "learning rate", "0.001")
+FIGURES = "writes each figure as PNG and SVG to figures/, too"
 CONFIG = Option("--config", "FILE", "YAML settings, which the command line overrides")
 
 PAGES = {
@@ -183,6 +184,7 @@ PAGES = {
             EPOCHS,
             DEVICE,
             Option("--resume", "NUMBER", "runs what is missing or failed of a comparison"),
+            Option("--figures", "", FIGURES),
         ),
         (
             "gel-fit compare --data.train_dir pictures",
@@ -192,10 +194,10 @@ PAGES = {
     ),
     "report": Page(
         "write the report of a comparison again",
-        "Writes report.html and figures/ of a comparison again, from what lies in its folder.",
-        (),
-        ("gel-fit report 0", "gel-fit report lightning_logs/comparison/version_0"),
-        "COMPARISON (its number or its folder)",
+        "Writes report.html of a comparison, named by its number or its folder, again, from what lies there.",
+        (Option("--figures", "", FIGURES),),
+        ("gel-fit report 0", "gel-fit report lightning_logs/comparison/version_0 --figures"),
+        "COMPARISON [--figures]",
     ),
     "data check": Page(
         "look for unreadable pictures, near-duplicates and wrong labels",

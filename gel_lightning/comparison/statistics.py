@@ -4,6 +4,7 @@ All functions work on plain numbers. scipy is imported where it is used, because
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -59,6 +60,7 @@ class Effect(NamedTuple):
     difference: Difference
 
 
+@cache
 def exact_interval(right: int, total: int) -> Estimate:
     """The share of right answers with its exact binomial interval.
 

@@ -33,6 +33,7 @@ ON_LIGHT, ON_DARK = "#060606", "#fcfcfc"
 STYLE: dict[str, Any] = {
     **{"font.size": 8.5, "axes.labelsize": 8.5, "axes.titlesize": 8.5, "legend.fontsize": 8.5},
     **{"xtick.labelsize": 8, "ytick.labelsize": 8, "text.parse_math": False, "axes.titlepad": 4},
+    "axes.titley": 1.0,  # a fixed place, for which matplotlib need not measure all tick labels
     **{"text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.edgecolor": MUTED},
     **{"xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK},
     **{"axes.facecolor": "none", "figure.facecolor": SURFACE, "savefig.facecolor": "auto"},

@@ -202,7 +202,7 @@ def test_comparisons_at_once_have_a_folder_each_and_give_the_same(compared: Path
 
 def test_a_comparison_leaves_a_run_of_each_model_and_nothing_else(compared: Path, version: Path) -> None:
     left = {path.name for path in version.iterdir()}
-    beside = {"config.yaml", "results.csv", ".results.csv.lock", "about.json", "report.html", "figures", "thumbnails"}
+    beside = {"config.yaml", "results.csv", ".results.csv.lock", "about.json", "report.html", "thumbnails"}
     assert left == beside | {".compare.lock", ".gel-fit"} | set(MODELS)
     for name, row in by_name(version).items():
         run = version / name

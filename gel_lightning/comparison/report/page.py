@@ -9,7 +9,7 @@ from gel_lightning.comparison.original import SOURCE, original_results
 from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.report.answer import answer, duration, effect_in_words, not_worse, percent, points
 from gel_lightning.comparison.report.figures.plots import plots
-from gel_lightning.comparison.report.figures.svg import save
+from gel_lightning.comparison.report.figures.svg import render
 from gel_lightning.comparison.report.methods import methods
 from gel_lightning.comparison.report.pictures import MOST_GROUPS, hard_pictures, near_duplicates
 from gel_lightning.comparison.report.table import columns, interval_ends, rows
@@ -19,13 +19,14 @@ from gel_lightning.core.html import environment
 from gel_lightning.models.spec import ModelSpec
 
 
-def make_report(folder: Path, pictures: Container[str] = frozenset()) -> Summary:
-    """Writes report.html and figures/ from the files of a comparison.
+def make_report(folder: Path, pictures: Container[str] = frozenset(), figures: bool = False) -> Summary:
+    """Writes report.html from the files of a comparison.
 
     Args:
         folder: of the comparison.
         pictures: paths that thumbnails may be made from. Others are shown only if the comparison has kept a thumbnail,
             because a folder from somebody else could name any file of this machine.
+        figures: whether to write each figure as PNG and SVG to figures/ as well, with those that the page leaves out.
 
     Returns:
         The summary that it shows.
@@ -36,7 +37,8 @@ def make_report(folder: Path, pictures: Container[str] = frozenset()) -> Summary
     """
     comparison = read_comparison(folder)
     summary = Summary(comparison)
-    drawn = [(plot, svg) for plot in plots(summary) for svg in [save(plot, folder / FIGURES)] if plot.on_page]
+    kept = folder / FIGURES if figures else None
+    drawn = [(plot, render(plot, kept)) for plot in plots(summary) if plot.on_page or figures]
     hardware = {f"{r.levels['hardware']}{f' ({r.device})' if r.device != 'cpu' else ''}" for r in comparison.records}
     templates = environment("gel_lightning.comparison.report")
     templates.filters |= {"points": points, "percent": percent, "ends": interval_ends, "duration": duration}
@@ -51,7 +53,7 @@ def make_report(folder: Path, pictures: Container[str] = frozenset()) -> Summary
         alike=[model.name for model in not_worse(summary)],
         effects=[(effect, effect_in_words(effect)) for effect in summary.effects],
         methods=methods(summary),
-        plots=drawn,
+        plots=[(plot, svg) for plot, svg in drawn if plot.on_page],
         originals=_originals(summary),
         source=SOURCE,
         cards=hard_pictures(summary, pictures),

@@ -25,7 +25,7 @@ from gel_lightning.comparison.original import original_results
 from gel_lightning.comparison.records import read_comparison
 from gel_lightning.comparison.report.figures.plots import plots
 from gel_lightning.comparison.report.figures.scores import AS_GOOD, WORSE
-from gel_lightning.comparison.report.figures.svg import Plot, save
+from gel_lightning.comparison.report.figures.svg import Plot, render
 from gel_lightning.comparison.summary import Summary
 from gel_lightning.training.figures import (
     GRID,
@@ -249,7 +249,7 @@ def test_heat_map_of_models_that_are_all_alike_or_have_no_value_is_drawn(plain_f
     (text,) = [text for text in axes.texts if text.get_position()[0] == column]
     assert (text.get_text(), text.get_color()) == ("–", INK)
     for name in ("metrics_heatmap", "metrics_bars"):
-        save(found[name], tmp_path)
+        render(found[name], tmp_path)
 
 
 @pytest.mark.parametrize("colour", ["white", "black", "#fde725", "#440154", "#21918c", "#08306b", "#6baed6"])
@@ -429,7 +429,7 @@ def test_models_that_are_always_wrong_or_right_are_drawn(skill, tmp_path) -> Non
         tmp_path / "c", skill=skill, per_class=6, repeats=1, folds=2, heads=["multi"], optimizers=["sgd"]
     )
     for plot in plots(summary):
-        save(plot, tmp_path)
+        render(plot, tmp_path)
 
 
 @pytest.mark.parametrize("case", ["eight", "odd"])
@@ -484,7 +484,7 @@ def test_learning_curves_show_each_epoch_that_has_a_value(tmp_path) -> None:
                 some = np.isfinite(values)
                 np.testing.assert_allclose(line.get_xdata(), np.arange(1, len(values) + 1)[some])
                 np.testing.assert_allclose(line.get_ydata(), values[some].clip(1e-3 if metric == "loss" else 0))
-    save(curves, tmp_path)
+    render(curves, tmp_path)
 
 
 def test_times_have_those_of_the_original_study_beside_them(eight, figures) -> None:
@@ -592,15 +592,15 @@ def test_nothing_of_matplotlib_is_left_changed(plain_fit, tmp_path) -> None:
     for plot in plots(plain_fit):
         assert dict(matplotlib.rcParams) == before, "a figure that is handed out has left its style behind"
         if plot.name in ("accuracy", "roc"):
-            save(plot, tmp_path)
+            render(plot, tmp_path)
     assert dict(matplotlib.rcParams) == before
     assert list(warnings.filters) == filters
 
 
 def test_settings_of_the_user_do_not_reach_the_figures(plain_fit, tmp_path) -> None:
-    expected = save(next(plots(plain_fit)), tmp_path)
+    expected = render(next(plots(plain_fit)), tmp_path)
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "figure.dpi": 50, "axes.titleweight": "bold"}):
-        assert save(next(plots(plain_fit)), tmp_path) == expected
+        assert render(next(plots(plain_fit)), tmp_path) == expected
 
 
 # On the disk and in the page
@@ -609,7 +609,7 @@ def test_settings_of_the_user_do_not_reach_the_figures(plain_fit, tmp_path) -> N
 @pytest.fixture(scope="module")
 def saved(figures, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     folder = tmp_path_factory.mktemp("saved") / "figures"
-    return folder, {name: save(plot, folder) for name, plot in figures.items()}
+    return folder, {name: render(plot, folder) for name, plot in figures.items()}
 
 
 def test_files_are_whole(saved) -> None:
@@ -628,7 +628,7 @@ def test_files_are_whole(saved) -> None:
 def test_a_file_that_cannot_be_written_leaves_nothing(figures, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("pathlib.Path.replace", lambda *args: (_ for _ in ()).throw(OSError(28, "no space")))
     with pytest.raises(OSError, match="no space"):
-        save(figures["effects"], tmp_path)
+        render(figures["effects"], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -673,9 +673,9 @@ def test_the_same_comparison_gives_the_same_files(tmp_path) -> None:
     grid = {"heads": ["multi"], "optimizers": ["sgd"], "folds": 2, "repeats": 1, "per_class": 4}
     summary = summary_of(tmp_path / "c", **grid)
     for plot, again in zip(plots(summary), plots(summary), strict=True):
-        inline = save(plot, tmp_path / "one")
-        assert save(plot, tmp_path / "other") == inline, "saving has changed the figure"
-        assert save(again, tmp_path / "again") == inline
+        inline = render(plot, tmp_path / "one")
+        assert render(plot, tmp_path / "other") == inline, "saving has changed the figure"
+        assert render(again, tmp_path / "again") == inline
         for suffix in ("png", "svg"):
             name = f"{plot.name}.{suffix}"
             one, other, third = ((tmp_path / folder / name).read_bytes() for folder in ("one", "other", "again"))
@@ -683,7 +683,7 @@ def test_the_same_comparison_gives_the_same_files(tmp_path) -> None:
 
 
 def test_odd_names_are_written_as_they_are(odd, tmp_path) -> None:
-    saved = {name: save(plot, tmp_path) for name, plot in by_name(odd).items()}
+    saved = {name: render(plot, tmp_path) for name, plot in by_name(odd).items()}
     for name, text in saved.items():
         ElementTree.fromstring(text)
         ElementTree.parse(tmp_path / f"{name}.svg")

@@ -4,6 +4,7 @@ import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def made_of(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
             change_about(made, commands=[command], system=EVIL, near_duplicates=[[EVIL, "b"]])
             text = (made / "results.csv").read_text()
             (made / "results.csv").write_text(text.replace("it did not work", EVIL))
-        make_report(made, pictures_in(folder))
+        make_report(made, pictures_in(folder), figures=kind == "odd names")
 
     return made_once(tmp_path_factory, f"report of {kind}", make) / "made"
 
@@ -294,6 +295,9 @@ def test_a_report_leaves_whole_files_and_is_made_again_the_same(
     (again / "report.html").unlink()
     shutil.rmtree(again / "figures")
     make_report(again)
+    assert (again / "report.html").read_text() == page
+    assert not (again / "figures").exists()
+    make_report(again, figures=True)
     assert {made / path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()} == before
 
 
@@ -459,6 +463,16 @@ def test_the_command_makes_the_report_of_a_number_or_a_folder(tmp_path: Path) ->
     assert len(set(printed)) == 1
 
 
+def test_the_command_writes_files_of_the_figures_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = page.plots
+    monkeypatch.setattr(page, "plots", lambda summary: islice(every(summary), 1))
+    made = make_comparison(tmp_path / "made", **TWO, folds=0)
+    assert gel_fit("report", made, cwd=tmp_path).status == 0
+    assert not (made / "figures").exists()
+    assert gel_fit("report", made, "--figures", cwd=tmp_path).status == 0
+    assert sorted(path.name for path in (made / "figures").iterdir()) == ["accuracy.png", "accuracy.svg"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -499,4 +513,5 @@ def test_wrong_arguments_are_one_line(args: list[str], tmp_path: Path) -> None:
 def test_help_says_what_it_does(tmp_path: Path) -> None:
     ran = gel_fit("report", "--help", cwd=tmp_path)
     assert ran.status == 0
-    assert "report.html and figures/" in ran.out
+    assert "Writes report.html" in ran.out
+    assert "PNG and SVG to figures/" in ran.out

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from matplotlib.figure import Figure
 
 from gel_lightning.comparison.predictions import confusion_counts
 from gel_lightning.comparison.report.figures.layout import panels, text_width
@@ -20,14 +21,18 @@ def class_plots(summary: Summary) -> Iterator[Plot]:
     where = f"in {cross_validation(summary)}" if summary.folds else f"on {tested_on(summary)}"
     names = [shorten(name, NAMED_CLASS) for name in every]
     shown = min(len(names), MOST_CLASSES)
-    figure, axes = panels(3, 3, 0.19 * shown, left=text_width(names, 8) + 0.15, top=0.3, bottom=0.3, gap=0.2)
-    draw_classes(axes, class_metrics(torch.from_numpy(confusion_counts(outcomes, len(names)))), names)
+
+    def draw() -> Figure:
+        figure, axes = panels(3, 3, 0.19 * shown, left=text_width(names, 8) + 0.15, top=0.3, bottom=0.3, gap=0.2)
+        draw_classes(axes, class_metrics(torch.from_numpy(confusion_counts(outcomes, len(names)))), names)
+        return figure
+
     some = f" The {shown} of {len(names)} classes with the lowest F1 are shown." if shown < len(names) else ""
     yield Plot(
         "classes",
         "Precision, recall and F1 by class",
         f"Of {best.name}, {where}: precision, recall and F1 of each class against all others, the lowest F1 first, "
         f"and their means over the classes.{some}",
-        figure,
+        draw,
         on_page=len(names) > 2,
     )

@@ -26,7 +26,7 @@ def confusion_plots(summary: Summary) -> Iterator[Plot]:
         "Confusion matrices, test pictures",
         f"Predictions of {who} for {tested_on(summary)}: rows are the actual class, columns the predicted one, "
         "colour the share of the row.",
-        _matrices(summary, models, [_counts(summary, [model.record.test]) for model in models]),
+        lambda: _matrices(summary, models, [_counts(summary, [model.record.test]) for model in models]),
     )
     if summary.folds:
         yield Plot(
@@ -35,7 +35,9 @@ def confusion_plots(summary: Summary) -> Iterator[Plot]:
             f"Predictions of {who} for pictures that it was not trained on: {cross_validation(summary)}, "
             f"all folds together{', mean of the repeats' if summary.repeats > 1 else ''}. Rows are the actual class, "
             "columns the predicted one, colour the share of the row.",
-            _matrices(summary, models, [_counts(summary, model.record.folds) / summary.repeats for model in models]),
+            lambda: _matrices(
+                summary, models, [_counts(summary, model.record.folds) / summary.repeats for model in models]
+            ),
         )
 
 

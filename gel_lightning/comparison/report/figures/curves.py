@@ -1,6 +1,7 @@
 """ROC and reliability curves."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,15 +148,15 @@ def _curve_plots(summary: Summary, chart: Chart, lines: Lines) -> Iterator[Plot]
     if FOLDS in lines:
         where = f"{where}{' and ' if where else ''}on the pictures of all folds together, {cross_validation(summary)}"
     text = f"{chart.caption}, {where}."
-    together = _together(summary, chart, lines)
     # Reliability curves cross each other so often that one chart of all is unreadable.
     on_page = chart.name != "reliability"
     text_of_all = f"{text} Colour: backbone; stroke: head."
-    yield Plot(chart.name, f"{chart.title}, all models", text_of_all, together, on_page)
+    yield Plot(
+        chart.name, f"{chart.title}, all models", text_of_all, partial(_together, summary, chart, lines), on_page
+    )
     size = " Larger marks stand for more pictures." if chart.name == "reliability" else ""
-    apart = _apart(summary, chart, lines)
     text = f"{text} The number is {chart.number}.{size}"
-    yield Plot(f"{chart.name}_models", f"{chart.title}, model by model", text, apart)
+    yield Plot(f"{chart.name}_models", f"{chart.title}, model by model", text, partial(_apart, summary, chart, lines))
 
 
 def _together(summary: Summary, chart: Chart, lines: Lines) -> Figure:

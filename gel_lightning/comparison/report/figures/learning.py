@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -23,38 +24,42 @@ def learning_curve_plots(summary: Summary) -> Iterator[Plot]:
     models = [model for model in summary.models if any(len(_points(model, name)[0]) for name in names)]
     if not models:
         return
-    columns = min(len(models), COLUMNS)
-    blocks = -(-len(models) // columns)
-    figure, every = small_multiples(2 * blocks * columns, 0.9, top=0.8, rise=(0.1, 0.5), columns=columns)
-    used = []
-    for place, model in enumerate(models):
-        first = 2 * columns * (place // columns) + place % columns
-        pair = every[first], every[first + columns]
-        used.append(pair)
-        pair[0].set_title("\n".join(model_title(model)), loc="left", size=8)
-        for axes, metric in zip(pair, ("loss", "accuracy"), strict=True):
-            for stage, (_, colour, stroke) in stages.items():
-                epochs, values = _points(model, f"{stage}/{metric}")
-                values = values.clip(LEAST_LOSS) if metric == "loss" else 100 * values
-                marker = "." if len(values) < 3 else ""
-                axes.plot(epochs, values, color=colour, linestyle=stroke, marker=marker, linewidth=1.2)
-    for axes in set(every) - {axes for pair in used for axes in pair}:
-        axes.remove()
-    for row, label in enumerate(("loss", "accuracy, %")):
-        _share_scales([pair[row] for pair in used], logarithmic=row == 0)
-        for place, pair in enumerate(used):
-            last = row == 1 and place + columns >= len(used)
-            pair[row].tick_params(labelleft=place % columns == 0, labelbottom=last)
-            if place % columns == 0:
-                pair[row].set_ylabel(label)
-    name_below(figure, "epoch")
-    legend(figure, [entry(name, colour, "", stroke) for name, colour, stroke in stages.values()], 0.1)
+
+    def draw() -> Figure:
+        columns = min(len(models), COLUMNS)
+        blocks = -(-len(models) // columns)
+        figure, every = small_multiples(2 * blocks * columns, 0.9, top=0.8, rise=(0.1, 0.5), columns=columns)
+        used = []
+        for place, model in enumerate(models):
+            first = 2 * columns * (place // columns) + place % columns
+            pair = every[first], every[first + columns]
+            used.append(pair)
+            pair[0].set_title("\n".join(model_title(model)), loc="left", size=8)
+            for axes, metric in zip(pair, ("loss", "accuracy"), strict=True):
+                for stage, (_, colour, stroke) in stages.items():
+                    epochs, values = _points(model, f"{stage}/{metric}")
+                    values = values.clip(LEAST_LOSS) if metric == "loss" else 100 * values
+                    marker = "." if len(values) < 3 else ""
+                    axes.plot(epochs, values, color=colour, linestyle=stroke, marker=marker, linewidth=1.2)
+        for axes in set(every) - {axes for pair in used for axes in pair}:
+            axes.remove()
+        for row, label in enumerate(("loss", "accuracy, %")):
+            _share_scales([pair[row] for pair in used], logarithmic=row == 0)
+            for place, pair in enumerate(used):
+                last = row == 1 and place + columns >= len(used)
+                pair[row].tick_params(labelleft=place % columns == 0, labelbottom=last)
+                if place % columns == 0:
+                    pair[row].set_ylabel(label)
+        name_below(figure, "epoch")
+        legend(figure, [entry(name, colour, "", stroke) for name, colour, stroke in stages.values()], 0.1)
+        return figure
+
     yield Plot(
         "curves",
         "Learning curves",
         f"Loss (logarithmic scale; values below {LEAST_LOSS} are drawn there) and accuracy of each model over the "
         "epochs, on the pictures it was trained on and on the validation pictures.",
-        figure,
+        draw,
     )
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from matplotlib.figure import Figure
+
 from gel_lightning.comparison.original import Original, original_results
 from gel_lightning.comparison.report.figures.layout import draw_intervals, entry, legend, legend_rows, row_axes
 from gel_lightning.comparison.report.figures.looks import tested_on
@@ -38,13 +40,17 @@ def original_plots(summary: Summary) -> Iterator[Plot]:
         for study, hardware in series
     }
     hollow = {source: SURFACE if source[0] == "original study" else None for source in series}
-    keys = [entry(", ".join(source), *look, face=hollow[source]) for source, look in looks.items()]
-    figure, (axes,) = row_axes(list(groups), 0.13 * (lines + 1.5), top=0.2 + 0.2 * len(legend_rows(keys)))
-    for source, shown in series.items():
-        places, estimates = zip(*shown, strict=True)
-        draw_intervals(axes, places, estimates, *looks[source], hollow=hollow[source] is not None)
-    axes.set(xlabel="accuracy, %", xlim=(None, 101))
-    legend(figure, keys, 0.1)
+
+    def draw() -> Figure:
+        keys = [entry(", ".join(source), *look, face=hollow[source]) for source, look in looks.items()]
+        figure, (axes,) = row_axes(list(groups), 0.13 * (lines + 1.5), top=0.2 + 0.2 * len(legend_rows(keys)))
+        for source, shown in series.items():
+            places, estimates = zip(*shown, strict=True)
+            draw_intervals(axes, places, estimates, *looks[source], hollow=hollow[source] is not None)
+        axes.set(xlabel="accuracy, %", xlim=(None, 101))
+        legend(figure, keys, 0.1)
+        return figure
+
     total = next(iter(original_results().values())).total
     yield Plot(
         "original",
@@ -52,7 +58,7 @@ def original_plots(summary: Summary) -> Iterator[Plot]:
         f"Share right of the test pictures of the original study's 24 models ({total} pictures) and of ours that have "
         f"the same backbone, head and optimizer ({tested_on(summary)}), with exact 95 % intervals. The pictures may "
         "differ.",
-        figure,
+        draw,
     )
 
 

@@ -12,7 +12,6 @@ from gel_lightning.comparison.report.figures.scores import accuracy_plots, bar_p
 from gel_lightning.comparison.report.figures.svg import Plot
 from gel_lightning.comparison.report.figures.times import time_plots
 from gel_lightning.comparison.summary import Summary
-from gel_lightning.training.figures import report_style
 
 PLOTS: tuple[Callable[[Summary], Iterator[Plot]], ...] = (
     *(accuracy_plots, heatmap_plots, bar_plots, factor_plots, effect_plots, pair_plots, roc_plots, reliability_plots),
@@ -21,8 +20,6 @@ PLOTS: tuple[Callable[[Summary], Iterator[Plot]], ...] = (
 
 
 def plots(summary: Summary) -> Iterator[Plot]:
-    """Draws the figures of a report in order, leaving out those with nothing to show."""
-    for draw in PLOTS:
-        with report_style():
-            drawn = list(draw(summary))
-        yield from drawn
+    """The figures of a report in order, without those with nothing to show."""
+    for some in PLOTS:
+        yield from some(summary)

@@ -1,9 +1,11 @@
-"""Saving a figure as PNG and as SVG, and making the SVG part of an HTML page."""
+"""Drawing a figure as the SVG of an HTML page, and saving it as PNG and as SVG."""
 
 import io
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree import ElementTree
 
 from matplotlib.figure import Figure
@@ -17,30 +19,38 @@ VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", SURF
 XLINK, SVG = "{http://www.w3.org/1999/xlink}", "{http://www.w3.org/2000/svg}"
 
 
-class Plot(NamedTuple):
+@dataclass(frozen=True)
+class Plot:
     """A figure of a report.
 
     Attributes:
         name: of its files, without suffix.
         title: a short heading.
         caption: what is shown, of which pictures, and what the intervals are; also the text for screen readers.
-        figure: the figure.
+        draw: draws the figure.
         on_page: whether the page shows it, or it is only in the folder of figures.
     """
 
     name: str
     title: str
     caption: str
-    figure: Figure
+    draw: Callable[[], Figure]
     on_page: bool = True
 
+    @cached_property
+    def figure(self) -> Figure:
+        """The figure, drawn on first use."""
+        with report_style():
+            return self.draw()
 
-def save(plot: Plot, folder: Path) -> str:
-    """Writes a figure as PNG and as SVG.
+
+def render(plot: Plot, folder: Path | None = None) -> str:
+    """Renders a figure as SVG.
 
     Args:
         plot: the figure.
-        folder: for the files, which are named after the figure.
+        folder: where it is also written as PNG and as SVG, in files named after the figure. This takes longer than
+            the SVG alone, because matplotlib draws each format anew.
 
     Returns:
         The SVG for use within a page: the colours of ink, grid and background are the page's variables ``--ink``,
@@ -49,11 +59,13 @@ def save(plot: Plot, folder: Path) -> str:
     picture, drawing = io.BytesIO(), io.StringIO()
     plot.figure.patch.set_gid(BACKGROUND)
     with report_style():
-        plot.figure.savefig(picture, format="png", dpi=DOTS)
         plot.figure.savefig(drawing, format="svg", metadata={"Date": None})
-    for suffix, mode, content in ((".png", "wb", picture.getvalue()), (".svg", "w", drawing.getvalue())):
-        with replacing(folder / f"{plot.name}{suffix}", mode) as file:
-            file.write(content)
+        if folder is not None:
+            plot.figure.savefig(picture, format="png", dpi=DOTS)
+    if folder is not None:
+        for suffix, mode, content in ((".png", "wb", picture.getvalue()), (".svg", "w", drawing.getvalue())):
+            with replacing(folder / f"{plot.name}{suffix}", mode) as file:
+                file.write(content)
     return _inline(drawing.getvalue(), plot)
 
 

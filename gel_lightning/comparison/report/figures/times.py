@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from gel_lightning.comparison.original import Original, original_results
@@ -25,24 +26,29 @@ def time_plots(summary: Summary) -> Iterator[Plot]:
     for record in summary.comparison.records:
         groups.setdefault((record.levels["backbone"], record.levels["hardware"]), []).append(record)
     originals = {key: _originals_of(*key, records) if summary.of_gels else [] for key, records in groups.items()}
-    several = len({hardware for _, hardware in groups}) > 1
-    labels = [f"{backbone}, {hardware}" if several else backbone for backbone, hardware in groups]
-    figure, every = row_axes(labels, 0.5, 2, top=0.6, bottom=0.3, right=0.3, gap=0.5)
-    for axes, title in zip(every, ("training", "predicting the test pictures"), strict=True):
-        own = [_seconds(records, title) for records in groups.values()]
-        their = [_seconds(results, title) for results in originals.values()]
-        for (colour, marker), face, rows in ((LOOKS[TEST], SURFACE, their), (LOOKS[FOLDS], RIGHT, own)):
-            for place, values in enumerate(rows):
-                axes.plot(values, place + spread(len(values)), marker, color=colour, markerfacecolor=face)
-        _time_scale(axes, [value for values in own + their for value in values])
-        axes.set_title(title, loc="left")
-    keys = [entry("ours", *LOOKS[FOLDS], "")]
+
+    def draw() -> Figure:
+        several = len({hardware for _, hardware in groups}) > 1
+        labels = [f"{backbone}, {hardware}" if several else backbone for backbone, hardware in groups]
+        figure, every = row_axes(labels, 0.5, 2, top=0.6, bottom=0.3, right=0.3, gap=0.5)
+        for axes, title in zip(every, ("training", "predicting the test pictures"), strict=True):
+            own = [_seconds(records, title) for records in groups.values()]
+            their = [_seconds(results, title) for results in originals.values()]
+            for (colour, marker), face, rows in ((LOOKS[TEST], SURFACE, their), (LOOKS[FOLDS], RIGHT, own)):
+                for place, values in enumerate(rows):
+                    axes.plot(values, place + spread(len(values)), marker, color=colour, markerfacecolor=face)
+            _time_scale(axes, [value for values in own + their for value in values])
+            axes.set_title(title, loc="left")
+        keys = [entry("ours", *LOOKS[FOLDS], "")]
+        if any(originals.values()):
+            keys.append(entry("original study", *LOOKS[TEST], "", SURFACE))
+        legend(figure, keys, 0.1)
+        return figure
+
     text = "The time that each model took, including computing the features of its pictures; logarithmic scale."
     if any(originals.values()):
-        keys.append(entry("original study", *LOOKS[TEST], "", SURFACE))
         text += " Diamonds: the same models in the original study, on other hardware than ours and on its own pictures."
-    legend(figure, keys, 0.1)
-    yield Plot("times", "Time of training and of predicting", text, figure)
+    yield Plot("times", "Time of training and of predicting", text, draw)
 
 
 def _originals_of(backbone: str, hardware: str, records: Sequence[Record]) -> list[Original]:
