@@ -106,6 +106,9 @@ def _pairs(summary: Summary) -> str:
     best, *others = summary.models
     if not summary.folds:
         alike = sum(model.test_accuracy.high >= best.test_accuracy.low for model in others)
+        if not alike:
+            others_interval = "that of the other model" if len(others) == 1 else "those of all others"
+            return f"Its interval lies above {others_interval}. gel-fit compare --folds 5 --repeats 10 tells more."
         which = "all others" if alike == len(others) else f"{alike} of the {len(others)} others"
         return (
             f"{best.total} pictures and one split do not show that it is better than {which}: their intervals overlap. "

@@ -74,6 +74,13 @@ def test_one_split_is_said_to_prove_little(tmp_path: Path) -> None:
     tested = r"It was right about \d+ of the 20 test pictures, .*, which played no part in the choice\."
     assert re.search(chosen + tested, text)
     assert "do not show that it is better than all others: their intervals overlap" in text
+
+
+def test_intervals_that_do_not_overlap_are_said_to(tmp_path: Path) -> None:
+    only = {"backbones": ["resnet18", "mobilenet_v2"], "heads": ["single"], "optimizers": ["sgd"]}
+    text = said(tmp_path, skill={"resnet18": 50.0, "mobilenet_v2": -50.0}, folds=0, repeats=1, **only)
+    assert "Its interval lies above that of the other model. gel-fit compare --folds 5" in text
+    assert "do not show" not in text
     assert "gel-fit compare --folds 5 --repeats 10 tells more" in text
     assert "points" not in text
 
