@@ -49,7 +49,8 @@ class Augmentation:
         """Makes a view, from 1 on, of a picture with a digest."""
         drawn = hashlib.sha256(digest + f"{self.seed} {view}".encode()).digest()
         with isolate_rng(include_cuda=False):
-            torch.manual_seed(int.from_bytes(drawn[:8], "little"))
+            # torch.manual_seed would seed GPUs, too, from which a head's dropout draws.
+            torch.default_generator.manual_seed(int.from_bytes(drawn[:8], "little"))
             np.random.seed(int.from_bytes(drawn[8:12], "little"))  # noqa: NPY002 - transforms may draw from it
             random.seed(drawn)
             for transform in self.transforms:

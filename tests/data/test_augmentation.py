@@ -72,6 +72,14 @@ def test_a_preset_makes_views_that_differ_and_are_drawn_the_same_way_again(name:
     assert len({view.numpy().tobytes() for view in views}) > 20
 
 
+def test_a_view_leaves_the_random_numbers_of_a_run_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of GPUs too, from which a head's dropout draws."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("seeds GPUs"))
+    state = torch.get_rng_state()
+    Augmentation(PRESETS["crop_flip"](32), 0)(torch.zeros(3, 32, 32), b"digest", 1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize("kind", [RandomGamma, RandomLabels, RandomPanel, RandomQuality])
 def test_a_transform_leaves_most_of_a_picture_to_be_seen(kind: type[torch.nn.Module]) -> None:
     torch.manual_seed(0)
