@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.images import PictureError, read_picture
@@ -39,8 +39,9 @@ def perceptual_hashes(picture: Image.Image) -> tuple[int, ...]:
 
     small = picture.resize((32, 32), Image.Resampling.LANCZOS)  # as phash would
     turned = [small, *(small.transpose(transpose) for transpose in Image.Transpose)]
-    copies = [*turned, *map(ImageOps.invert, turned)]
-    return tuple(int(str(imagehash.phash(copy)), 16) for copy in copies)
+    copies = [*turned, *map(ImageChops.invert, turned)]
+    bits = np.stack([imagehash.phash(copy).hash.ravel() for copy in copies])
+    return tuple(int.from_bytes(row, "big") for row in np.packbits(bits, axis=1))
 
 
 def hash_pictures(paths: Sequence[str | Path]) -> list[tuple[int, ...] | PictureError]:
