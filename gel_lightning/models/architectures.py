@@ -83,16 +83,16 @@ ARCHITECTURES = {
         normalised=((127 / 255,) * 3, (128 / 255,) * 3),  # (value - 127) / 128
         imagenet="nobody",
     ),
-    **dict.fromkeys(
-        SCRATCH,
-        Architecture(
+    **{
+        name: Architecture(
             *("fc", "blocks.*.* pool flatten"),
-            min_size=8,
+            min_size=9 if name == "deep_cnn" else 8,
             normalised=((0.5,) * 3, (0.25,) * 3),
             imagenet="nobody",
             scratch=True,
-        ),
-    ),
+        )
+        for name in SCRATCH
+    },
 }
 """All networks but those of timm, by name."""
 
