@@ -1,6 +1,6 @@
 """Draws 61,200 pictures of 51 emoji, each turned, tinted and placed on a background: a large set that anybody can make.
 
-    python benchmarks/emoji.py                  data/emoji, 180 pixels wide, some 400 MB
+    python benchmarks/emoji.py                  data/emoji, 180 pixels wide, some 750 MB on disk
 
 Needs the font Noto Color Emoji (Debian: fonts-noto-color-emoji). Every picture depends on its own number alone.
 """

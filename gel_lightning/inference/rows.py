@@ -126,7 +126,9 @@ class Summary:
     """
 
     def __init__(self, class_names: Sequence[str], looked_for: str | None = None) -> None:
-        self.looked_for = class_names[0] if looked_for is None and len(class_names) <= 2 else looked_for
+        if looked_for is None and len(class_names) <= 2:
+            looked_for = class_names[0]
+        self.looked_for = looked_for
         self.counts = dict.fromkeys((*class_names, UNSURE), 0)
         self.unreadable = 0
         self.left_out: Mapping[str, int] = {}
@@ -170,17 +172,19 @@ class Summary:
     def _of_many(self) -> str:
         all_of_them = "picture" if self.total == 1 else "pictures"
         if self.looked_for is None:
-            found_most = sorted(((count, name) for name, count in self.counts.items() if name != UNSURE), reverse=True)
-            named = [f"{count} {name}" for count, name in found_most[:MOST_FREQUENT] if count]
-            others = sum(count for count, _ in found_most[MOST_FREQUENT:])
-            return ", ".join(
-                [f"{self.total} {all_of_them}", *named, *([f"{others} of other classes"] if others else [])]
-            )
+            return ", ".join([f"{self.total} {all_of_them}", *self._by_class()])
         found = self.counts[self.looked_for]
         one = found == 1
         if self.looked_for == "gel":
             return f"{found} of {self.total} {all_of_them} {'is a gel' if one else 'are gels'}"
         return f"{found} of {self.total} {all_of_them} {'is' if one else 'are'} {self.looked_for}"
+
+    def _by_class(self) -> list[str]:
+        """The counts of the most frequent classes, and of all others together."""
+        counts = sorted(((count, name) for name, count in self.counts.items() if name != UNSURE), reverse=True)
+        named = [f"{count} {name}" for count, name in counts[:MOST_FREQUENT] if count]
+        others = sum(count for count, _ in counts[MOST_FREQUENT:])
+        return [*named, f"{others} of other classes"] if others else named
 
     def _of_one(self, row: Row) -> str:
         if row.confidence is None:

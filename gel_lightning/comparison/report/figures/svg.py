@@ -50,7 +50,7 @@ def render(plot: Plot, folder: Path | None = None) -> str:
     Args:
         plot: the figure.
         folder: where it is also written as PNG and as SVG, in files named after the figure. This takes longer than
-            the SVG alone, because matplotlib draws each format anew.
+            the SVG alone, because matplotlib renders each format separately.
 
     Returns:
         The SVG for use within a page: the colours of ink, grid and background are the page's variables ``--ink``,
