@@ -1,3 +1,4 @@
+import json
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -27,11 +28,12 @@ OTHERS = {
     "cifar10_efficientnet_b0_top20": ("efficientnet_b0", "imagenet", 0.2),
     "cifar10_efficientnet_lite0_frozen": ("efficientnet_lite0", "packaged", 0.0),
     "cifar10_efficientnet_lite0_top20": ("efficientnet_lite0", "packaged", 0.2),
-    "cifar10_mobilenet_v2": ("mobilenet_v2", "imagenet", 1.0),
+    "cifar10_mobilenet_v2": ("mobilenet_v2", "imagenet", 0.2),
     "cifar10_resnet50": ("resnet50", "imagenet", 1.0),
     "mnist_efficientnet_lite0_top20": ("efficientnet_lite0", "packaged", 0.2),
     "mnist_inception_v3": ("inception_v3", "imagenet", 1.0),
     "mnist_mobilenet_v2": ("mobilenet_v2", "imagenet", 1.0),
+    "mnist_small_cnn": ("small_cnn", "none", 1.0),
     "mnist_resnet50": ("resnet50", "imagenet", 1.0),
     "mnist_vgg16": ("vgg16", "imagenet", 1.0),
     "folder_mobilenet_v2_two_stage": ("mobilenet_v2", "imagenet", 0.3),
@@ -195,3 +197,10 @@ def test_another_optimizer_on_the_command_line_takes_only_the_settings_it_has() 
 @pytest.mark.parametrize("backbone", ["resnet18", "vgg16", "mobilenet_v3_large", "mobilenet_v2", "efficientnet_lite0"])
 def test_each_backbone_is_an_option(backbone: str) -> None:
     assert parsed("--model.backbone", backbone)["model"]["backbone"] == backbone
+
+
+@pytest.mark.parametrize("degrees", [10, 7.5, [-10, 20]])
+def test_numbers_of_transforms_are_written_as_they_were_given(degrees: object) -> None:
+    rotation = {"class_path": "torchvision.transforms.v2.RandomRotation", "init_args": {"degrees": degrees}}
+    config = parsed("--data.views", "2", "--data.augmentation", json.dumps([rotation]))
+    assert config["data"]["augmentation"][0]["init_args"]["degrees"] == degrees

@@ -16,7 +16,8 @@ GIVEN = ("params", "optimizer", "in_features", "num_classes", "kwargs")
 CLASSES = ("model.head", "model.optimizer", "model.lr_scheduler")
 """Options that take a class, of which the parser knows a list."""
 KINDS = {
-    **{"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"},
+    **{"int": "a whole number", "bool": "true or false", "str": "text"},
+    **dict.fromkeys(("float", "Number"), "a number"),
     **dict.fromkeys(("list", "Sequence"), "a list"),
 }
 
@@ -56,7 +57,7 @@ def explained(message: str, command: str, options: Iterable[str]) -> str | None:
     if key not in CLASSES and (found := re.search(r"dot import path string: (\S+)", message)) and len(set(keys)) == 1:
         return f"--{key} {found[1]}: no such class; give the name of one, or its import path"
     last = message.rpartition("Parser key")[2]
-    value = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value|$)", last)
+    value = re.search(r"(?:Got|Given) value: (.*?)(?: Given value type|\. Got value|$)", last)
     if not value:
         return None
     if found := re.search(r"No module named '([\w.]+)'", last):
@@ -68,7 +69,11 @@ def explained(message: str, command: str, options: Iterable[str]) -> str | None:
     kinds = [
         name for choice in re.findall(r"typing\.Literal\[(.*?)\]", last) for name in re.findall(r"'(\w+)'", choice)
     ]
-    kinds += [KINDS[kind] for kind in re.findall(r"Expected an? <class '(?:\w+\.)*(\w+)'>", last) if kind in KINDS]
+    kinds += [
+        KINDS[kind]
+        for kind in re.findall(r"(?:Expected an? <class '(?:\w+\.)*|Not of type )(\w+)", last)
+        if kind in KINDS
+    ]
     given = f"--{key} {nested[2] if nested else value[1]}"
     return f"{given}: give {' or '.join(dict.fromkeys(kinds))}" if kinds else None
 

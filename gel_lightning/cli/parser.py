@@ -5,9 +5,11 @@ import re
 import sys
 from collections.abc import Callable
 from enum import Enum
+from numbers import Number
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 from gel_lightning.cli.help import HELP_ALL
@@ -40,6 +42,18 @@ NO_CLASS_NAMES = "model.class_names cannot be given: the class folders name the 
 
 # Some defaults of Lightning's callbacks are enumerations, which config.yaml has by their values.
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
+
+
+def _number(value: Any) -> int | float:
+    """A number as config.yaml has it, or as a text of the command line."""
+    number = yaml.safe_load(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"{value!r} is not a number")
+    return number
+
+
+# Transforms of torchvision take numbers.Number, which jsonargparse cannot write to config.yaml.
+register_type(Number, serializer=_number, deserializer=_number, fail_already_registered=False)
 
 
 class Parser(LightningArgumentParser):

@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 from torchvision.models import list_models
 
-from gel_lightning.models.scratch import SCRATCH
+from gel_lightning.models.scratch import SCRATCH, SMALLEST
 
 Normalisation = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of each colour channel, of values in [0, 1]."""
@@ -86,7 +86,7 @@ ARCHITECTURES = {
     **{
         name: Architecture(
             *("fc", "blocks.*.* pool flatten"),
-            min_size=9 if name == "deep_cnn" else 8,
+            min_size=SMALLEST[name],
             normalised=((0.5,) * 3, (0.25,) * 3),
             imagenet="nobody",
             scratch=True,

@@ -71,3 +71,6 @@ SCRATCH: MappingProxyType[str, Callable[[], ScratchNetwork]] = MappingProxyType(
     {"small_cnn": small_cnn, "deep_cnn": deep_cnn}
 )
 """Networks without pretrained weights, by name."""
+
+SMALLEST: MappingProxyType[str, int] = MappingProxyType({"small_cnn": 8, "deep_cnn": 9})
+"""The smallest side of a picture in pixels, of which their pooling leaves one."""
