@@ -1,7 +1,6 @@
 """What computes features: torch, or ONNX Runtime where the device is the CPU."""
 
 import os
-import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Literal, cast
@@ -13,12 +12,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from gel_lightning.core.errors import GelError, one_line
+from gel_lightning.models.backbones import architecture
 from gel_lightning.models.network import Network, Trunk
 
 Choice = Literal["auto", "torch", "onnx"]
 
-KNOWN = re.compile(r"((wide_)?resne(x)?t|vgg|alexnet|mobilenet_|efficientnet_).*")
-"""Backbones whose layers :mod:`~gel_lightning.models.onnx_graph` knows."""
 MANY_PICTURES = 64
 """From this number on ONNX Runtime takes less time than torch, its start included."""
 CHUNK = 4
@@ -130,7 +128,7 @@ def _refused(trainer: Trainer, network: Network) -> str | None:
         return f"it computes in 32 bits, not in --trainer.precision {trainer.precision}"
     if network.cut.place == 0:
         return "no layer is frozen"
-    if not KNOWN.fullmatch(network.backbone):
+    if not architecture(network.backbone).onnx:
         return f"the layers of {network.backbone} are not known to it"
     return None
 

@@ -30,6 +30,7 @@ class Architecture(NamedTuple):
         auxiliary: how the names of parameters begin that weights have for training alone; empty if there are none.
         imagenet: who has ImageNet weights of it: torchvision, timm, or nobody.
         scratch: whether it is trained from scratch, since there are no weights of it.
+        onnx: whether all of its layers are known to :mod:`~gel_lightning.models.onnx_graph`.
         folds: whether each BatchNorm follows the convolution that is defined before it, into which it can be folded.
     """
 
@@ -43,10 +44,11 @@ class Architecture(NamedTuple):
     auxiliary: str = ""
     imagenet: Literal["torchvision", "timm", "nobody"] = "torchvision"
     scratch: bool = False
+    onnx: bool = False
     folds: bool = True
 
 
-RESNET = Architecture("fc", "conv1 bn1 relu maxpool layer1.* layer2.* layer3.* layer4.* avgpool flatten")
+RESNET = Architecture("fc", "conv1 bn1 relu maxpool layer1.* layer2.* layer3.* layer4.* avgpool flatten", onnx=True)
 FEATURES_AND_CLASSIFIER = "features.* avgpool flatten classifier.*"
 INCEPTION = (
     "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 Mixed_5b Mixed_5c "
@@ -54,11 +56,11 @@ INCEPTION = (
 )
 FAMILIES = {
     r"(wide_)?resne(x)?t\d+.*": RESNET,
-    r"vgg\d+(_bn)?": Architecture("classifier.6", FEATURES_AND_CLASSIFIER, min_size=32),
-    r"alexnet": Architecture("classifier.6", FEATURES_AND_CLASSIFIER, min_size=63),
-    r"mobilenet_v3_.*": Architecture("classifier.3", FEATURES_AND_CLASSIFIER),
-    r"mobilenet_v2": Architecture("classifier.1", "features.* pool flatten classifier.*"),
-    r"efficientnet_.*": Architecture("classifier.1", FEATURES_AND_CLASSIFIER),
+    r"vgg\d+(_bn)?": Architecture("classifier.6", FEATURES_AND_CLASSIFIER, min_size=32, onnx=True),
+    r"alexnet": Architecture("classifier.6", FEATURES_AND_CLASSIFIER, min_size=63, onnx=True),
+    r"mobilenet_v3_.*": Architecture("classifier.3", FEATURES_AND_CLASSIFIER, onnx=True),
+    r"mobilenet_v2": Architecture("classifier.1", "features.* pool flatten classifier.*", onnx=True),
+    r"efficientnet_.*": Architecture("classifier.1", FEATURES_AND_CLASSIFIER, onnx=True),
     r"convnext_.*": Architecture("classifier.2", "features.* avgpool classifier.*", min_size=32),
     r"shufflenet_.*": Architecture("fc", "conv1 maxpool stage2.* stage3.* stage4.* conv5 pool flatten"),
     # Without its auxiliary head. Google's weights take values from -1 to 1.
@@ -82,6 +84,7 @@ ARCHITECTURES = {
         *("classifier", "conv_stem bn1 blocks.*.* conv_head bn2 global_pool", "tf_efficientnet_lite0"),
         normalised=((127 / 255,) * 3, (128 / 255,) * 3),  # (value - 127) / 128
         imagenet="nobody",
+        onnx=True,
     ),
     **{
         name: Architecture(
