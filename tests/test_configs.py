@@ -33,8 +33,8 @@ OTHERS = {
     "mnist_efficientnet_lite0_top20": ("efficientnet_lite0", "packaged", 0.2),
     "mnist_inception_v3": ("inception_v3", "imagenet", 1.0),
     "mnist_mobilenet_v2": ("mobilenet_v2", "imagenet", 1.0),
-    "mnist_small_cnn": ("small_cnn", "none", 1.0),
     "mnist_resnet50": ("resnet50", "imagenet", 1.0),
+    "mnist_small_cnn": ("small_cnn", "none", 1.0),
     "mnist_vgg16": ("vgg16", "imagenet", 1.0),
     "folder_mobilenet_v2_two_stage": ("mobilenet_v2", "imagenet", 0.3),
 }
@@ -204,3 +204,9 @@ def test_numbers_of_transforms_are_written_as_they_were_given(degrees: object) -
     rotation = {"class_path": "torchvision.transforms.v2.RandomRotation", "init_args": {"degrees": degrees}}
     config = parsed("--data.views", "2", "--data.augmentation", json.dumps([rotation]))
     assert config["data"]["augmentation"][0]["init_args"]["degrees"] == degrees
+
+
+def test_numbers_of_transforms_on_the_command_line() -> None:
+    name = "torchvision.transforms.v2.RandomRotation"
+    config = parsed("--data.views", "2", f"--data.augmentation+={name}", "--data.augmentation.degrees", "7.5")
+    assert config["data"]["augmentation"][0]["init_args"]["degrees"] == 7.5

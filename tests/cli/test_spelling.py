@@ -174,16 +174,29 @@ def test_torchrun_says_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             "--data.dataset csv: give folder or mnist or fashion_mnist or cifar10 (see gel-fit fit --help)",
         ),
         (["fit", "--model.optimizer.lr", "much"], "--model.optimizer.lr much: give a number (see gel-fit fit --help)"),
-        *(
-            (
-                ["fit", "--data.augmentation", f"[{{class_path: torchvision.transforms.v2.{name}: {value}}}}}]"],
-                f"--data.augmentation.{rest} (see gel-fit fit --help)",
-            )
-            for name, value, rest in (
-                ("RandomRotation, init_args: {degrees", "far", "degrees far: give a number or a list"),
-                ("RandomRotation, init_args: {degrees", "true", "degrees True: give a number or a list"),
-                ("RandomHorizontalFlip, init_args: {p", "far", "p far: give a number"),
-            )
+        (
+            [
+                "fit",
+                "--data.augmentation",
+                "[{class_path: torchvision.transforms.v2.RandomRotation, init_args: {degrees: far}}]",
+            ],
+            "--data.augmentation.degrees far: give a number or a list (see gel-fit fit --help)",
+        ),
+        (
+            [
+                "fit",
+                "--data.augmentation",
+                "[{class_path: torchvision.transforms.v2.RandomRotation, init_args: {degrees: true}}]",
+            ],
+            "--data.augmentation.degrees True: give a number or a list (see gel-fit fit --help)",
+        ),
+        (
+            [
+                "fit",
+                "--data.augmentation",
+                "[{class_path: torchvision.transforms.v2.RandomHorizontalFlip, init_args: {p: far}}]",
+            ],
+            "--data.augmentation.p far: give a number (see gel-fit fit --help)",
         ),
         (["fit", "--model.head.hidden", "3"], "--model.head.hidden 3: give a list (see gel-fit fit --help)"),
         (
