@@ -185,13 +185,16 @@ def test_an_error_of_both_is_said_once(uneven: tuple[object, ...], tmp_path: Pat
     assert not any((tmp_path / "lightning_logs").glob("*/version_*"))
 
 
-def test_ctrl_c_ends_all_processes(uneven: tuple[object, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "ready"), [("EndsSlowly", RUN / "checkpoints/last.ckpt"), ("WaitsForOther", "waiting")]
+)
+def test_ctrl_c_ends_all_processes(how: str, ready: str, uneven: tuple[object, ...], tmp_path: Path) -> None:
     options = (*uneven, "--data.cache_dir", tmp_path / "cache", "--trainer.max_epochs", "1000")
-    options += ("--trainer.callbacks+", "test_distributed.EndsSlowly")
+    options += ("--trainer.callbacks+", f"test_distributed.{how}")
     process = start_gel_fit(
         "fit", *FIT, *options, *TWO, "--trainer.strategy", "ddp", cwd=tmp_path, start_new_session=True
     )
-    wait_for((tmp_path / RUN / "checkpoints/last.ckpt").exists, process)
+    wait_for((tmp_path / ready).exists, process)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130
     wait_until_gone(process)

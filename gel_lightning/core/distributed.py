@@ -9,6 +9,7 @@ from collections.abc import Callable
 from subprocess import Popen
 from typing import TypeVar
 
+import torch.distributed as dist
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -68,6 +69,8 @@ class LostProcesses(Callback):
         """
         if isinstance(exception, KeyboardInterrupt):
             if trainer.local_rank:
+                if dist.is_initialized() and dist.get_backend() == "gloo":
+                    dist.destroy_process_group()  # rank 0 may wait for this one, and hears of Ctrl-C only after that
                 _soon(_parent_ended, LONG)  # one that ends before rank 0 would count as failed
             for process in _unwatched(trainer):
                 process.kill()

@@ -58,6 +58,17 @@ class EndsSlowly(Callback):
             atexit.register(time.sleep, 1)
 
 
+class WaitsForOther(EndsSlowly):
+    """Has the first process wait in a collective operation for the second one, which does something else."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            if trainer.global_rank == 1:
+                time.sleep(60)
+            Path("waiting").touch()
+            trainer.strategy.barrier()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("rank", "how"), [(1, "error"), (0, "bug"), (1, "killed")])
 def test_what_goes_wrong_in_one_rank_is_said_once(
