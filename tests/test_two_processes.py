@@ -129,6 +129,32 @@ def test_each_epoch_is_logged_once(fits: Path) -> None:
             assert len({step for step, _ in epochs[f"{stage}/{name}"]}) == len(epochs[f"{stage}/{name}"]) == 4
 
 
+def test_two_stages_give_what_one_process_gives(tmp_path: Path) -> None:
+    save_class(tmp_path / "train/gel", 12, 0, striped=True)
+    save_class(tmp_path / "train/not_gel", 12, 1000, striped=False)
+    given = ("fit", *FIT, "--data.train_dir", tmp_path / "train", "--data.cache_dir", tmp_path / "cache")
+    given += ("--data.test_fraction", "0.1666", "--data.val_fraction", "0.2", "--model.optimizer.lr", "0.1")
+    # Two halves of all 16 training pictures give the gradient of the whole, where there is no dropout and no BatchNorm.
+    given += ("--model.backbone", "vgg11", "--model.head", "LinearHead", "--trainer.callbacks+")
+    given += ("test_distributed.WithoutDropout", "--model.unfreeze", "0.1", "--model.unfreeze_at_epoch", "2")
+    losses = []
+    for folder, run, size in (("one", gel_fit, 16), ("two", in_processes, 8)):
+        (tmp_path / folder).mkdir()
+        ran = run(*given, "--data.batch_size", size, cwd=tmp_path / folder)
+        assert (ran.status, ran.err) == (0, "")
+        assert "16 training" in ran.out
+        losses.append([loss for _, loss in curves(tmp_path / folder / RUN)["val/loss"]])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert len(set(losses[0])) == 4
+
+
+def test_batchnorm_of_all_processes_needs_gpus(uneven: tuple[object, ...], tmp_path: Path) -> None:
+    given = ("--data.cache_dir", tmp_path / "cache", "--model.unfreeze", "0.1", "--trainer.sync_batchnorm", "true")
+    ran = in_processes("fit", *FIT, *uneven, *given, cwd=tmp_path)
+    assert ran.status == 1
+    assert ran.err == "gel-fit: error: --trainer.sync_batchnorm true works on GPUs only; leave it out\n"
+
+
 def test_a_checkpoint_is_as_good_in_one_process(
     fits: Path, uneven: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,7 +60,7 @@ def explained(error: Exception) -> str | None:
     """Says in one line what a user can do about an error of the system or a library; None if that is unknown.
 
     Known are unwritable places such as full disks, too many open files, too little memory, a removed working folder,
-    and a killed DataLoader worker.
+    a killed DataLoader worker, and layers that work on GPUs only.
     """
     if isinstance(error, OSError):
         return _of_system(error)
@@ -72,6 +72,8 @@ def explained(error: Exception) -> str | None:
             f"a process that reads pictures was lost ({lost[1]}); if the machine is short of memory, give a smaller "
             "--data.num_workers or --data.batch_size"
         )
+    if "SyncBatchNorm layers only work with GPU" in text:
+        return "--trainer.sync_batchnorm true works on GPUs only; leave it out"
     return None
 
 

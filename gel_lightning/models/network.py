@@ -167,10 +167,15 @@ class Network(nn.Module):
         trunk = structure(self.backbone, 0, self.cut.place).eval()
         return tuple(trunk(torch.empty(1, 3, image_size, image_size, device="meta")).shape[1:])
 
-    def train_tail(self, trained: bool) -> None:
-        """Has the tail be trained, or stay frozen as the trunk is, until this is called again."""
+    def train_tail(self, trained: bool, has_gradients: bool = False) -> None:
+        """Has the tail be trained, or stay frozen as the trunk is, until this is called again.
+
+        Args:
+            trained: whether it is.
+            has_gradients: compute its gradients even if it is not.
+        """
         self._tail_is_trained = trained
-        self.tail.requires_grad_(trained).train(self.training and trained)
+        self.tail.requires_grad_(trained or has_gradients).train(self.training and trained)
 
     def train(self, mode: bool = True) -> "Network":
         """Sets the mode; what is frozen stays in eval mode."""

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
 from gel_lightning.core.errors import GelError, check_range
 from gel_lightning.core.text import printable
@@ -210,12 +211,7 @@ class GelClassifier(LightningModule):
         )
         if stage == "fit":
             check_averaging(self._callbacks(), self.network, served)
-            if self.trainer.world_size > 1 and self.unfreeze_at_epoch and self.network.cut.trained:
-                raise GelError(
-                    "several processes share what is trained from the start; give --model.unfreeze_at_epoch 0 or "
-                    "--trainer.devices 1"
-                )
-            self.network.train_tail(self.unfreeze_at_epoch == 0)
+            self._begin_stage()
             self.drawn = getattr(data, "drawn", False)
             self._train_class_counts = getattr(data, "train_class_counts", None)
             self.training_loss.set_classes(self.class_names, self._train_class_counts)
@@ -271,7 +267,17 @@ class GelClassifier(LightningModule):
         network = self.network
         if network.trunk_is_loaded and any(parameter.requires_grad for parameter in network.trunk.parameters()):
             raise GelError("the backbone was unfrozen by a callback; leave that out, and give --model.unfreeze")
-        network.train_tail(self.current_epoch >= self.unfreeze_at_epoch)
+        self._begin_stage()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leaves a tail that is not trained yet as it is."""
+        if self.current_epoch < self.unfreeze_at_epoch:
+            for parameter in self.network.tail.parameters():
+                parameter.grad = None
+
+    def _begin_stage(self) -> None:
+        """Trains the tail, if it is time. Several processes only exchange gradients that there are from the start."""
+        self.network.train_tail(self.current_epoch >= self.unfreeze_at_epoch, self.trainer.world_size > 1)
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics of the epoch."""

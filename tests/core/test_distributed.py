@@ -15,6 +15,7 @@ from conftest import FIT, TINY, gel_fit, refused
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch import Callback, LightningModule, Trainer
 from test_two_processes import in_processes
+from torch.nn import Dropout
 
 from gel_lightning.core import distributed as processes
 from gel_lightning.core.distributed import AlreadySaidError, LostProcesses, check_launcher
@@ -56,6 +57,15 @@ class EndsSlowly(Callback):
         if trainer.global_rank == 0:
             time.sleep(1)
             atexit.register(time.sleep, 1)
+
+
+class WithoutDropout(Callback):
+    """Has dropout leave everything as it is."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for module in pl_module.modules():
+            if isinstance(module, Dropout):
+                module.p = 0.0
 
 
 class WaitsForOther(EndsSlowly):
