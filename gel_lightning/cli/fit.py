@@ -1,8 +1,6 @@
 """`gel-fit fit`, `validate`, `test` and `predict`: LightningCLI of a GelClassifier and a GelDataModule."""
 
 import os
-import sys
-from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -85,7 +83,7 @@ class GelCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments, and looks at the checkpoint they name before anything is built."""
-        super().parse_arguments(parser, args)
+        self.config = parser.parse_args(args)  # LightningCLI would warn of arguments that are not sys.argv's
         config = self.config[self.config.subcommand]
         self.asked_weights = None
         check_settings(config)
@@ -93,7 +91,7 @@ class GelCLI(LightningCLI):
             if self.config.subcommand != "fit":
                 raise GelError("no trained model; name a checkpoint that gel-fit fit has written with --ckpt_path")
         else:
-            given = explicit_settings(parser, self.config.subcommand, sys.argv[1:] if args is None else args)
+            given = explicit_settings(parser, self.config.subcommand, args)
             self._take_checkpoint(parser, config, given)
 
     def _take_checkpoint(self, parser: LightningArgumentParser, config: Any, given: dict[str, Any]) -> None:
@@ -219,8 +217,11 @@ class GelCLI(LightningCLI):
             print_metrics({stage: self.trainer.callback_metrics}, self.model)
 
 
-def run_command(args: Sequence[str] | None, given: list[str]) -> int:
+def run_command(args: list[str]) -> int:
     """Runs `gel-fit fit`, `validate`, `test` or `predict`.
+
+    Args:
+        args: the command line without the program's name.
 
     Returns:
         The exit status, which is 1 after predictions if a picture could not be read.
@@ -232,7 +233,7 @@ def run_command(args: Sequence[str] | None, given: list[str]) -> int:
         **{name: {"description": PAGES[name].summary} for name in GelCLI.subcommands()},
     }
     return GelCLI(
-        args=None if args is None else given,
+        args=args,
         save_config_kwargs={"overwrite": True},
         parser_kwargs=parser_kwargs,
         parser_class=Parser,

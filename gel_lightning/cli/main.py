@@ -11,9 +11,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gel_lightning.cli.help import answer
 from gel_lightning.cli.parser import complain
+from gel_lightning.cli.precedence import configs_first, refuse_repeats
 from gel_lightning.cli.quiet import hide_known_warnings
 from gel_lightning.cli.refusals import refusal
-from gel_lightning.cli.repeats import refuse_repeats
 from gel_lightning.core.distributed import AlreadySaidError
 from gel_lightning.core.errors import UNWRITABLE, GelError, explained, one_line
 from gel_lightning.core.xla import ask_no_cloud
@@ -30,7 +30,7 @@ def main(args: Sequence[str] | None = None) -> int:
         arguments, 130 for Ctrl-C, 143 for SIGTERM.
     """
     hide_known_warnings()
-    given = sys.argv[1:] if args is None else list(args)
+    given = configs_first(sys.argv[1:] if args is None else args)
     ask_no_cloud()
     # torch_xla tells of the device that it takes, though another one may be asked for.
     logging.root.addFilter(lambda record: "PJRT_DEVICE" not in record.getMessage())
@@ -63,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> int:
             else:
                 from gel_lightning.cli.fit import run_command
 
-                return run_command(args, given)
+                return run_command(given)
     except AlreadySaidError:
         return 1
     except (GelError, MisconfigurationException) as error:
