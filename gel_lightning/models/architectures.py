@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 from torchvision.models import list_models
 
-from gel_lightning.models.scratch import SCRATCH, SMALLEST
+from gel_lightning.models.scratch import SCRATCH
 
 Normalisation = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of each colour channel, of values in [0, 1]."""
@@ -89,12 +89,12 @@ ARCHITECTURES = {
     **{
         name: Architecture(
             *("fc", "blocks.*.* pool flatten"),
-            min_size=SMALLEST[name],
+            min_size=network.min_size,
             normalised=((0.5,) * 3, (0.25,) * 3),
             imagenet="nobody",
             scratch=True,
         )
-        for name in SCRATCH
+        for name, network in SCRATCH.items()
     },
 }
 """All networks but those of timm, by name."""

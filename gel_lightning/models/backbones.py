@@ -72,7 +72,7 @@ def whole_network(name: str) -> nn.Module:
     if described.timm:
         return make_timm(described.timm)
     if described.scratch:
-        return SCRATCH[name]()
+        return SCRATCH[name].make()
     network: nn.Module = get_model(name, weights=None, **described.options)
     return network
 

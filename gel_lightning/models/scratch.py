@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import pairwise
 from types import MappingProxyType
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -67,10 +68,17 @@ def deep_cnn() -> ScratchNetwork:
     return ScratchNetwork(first, *blocks, pool=nn.AdaptiveMaxPool2d(1), features=widths[-1])
 
 
-SCRATCH: MappingProxyType[str, Callable[[], ScratchNetwork]] = MappingProxyType(
-    {"small_cnn": small_cnn, "deep_cnn": deep_cnn}
-)
-"""Networks without pretrained weights, by name."""
+class Scratch(NamedTuple):
+    """A network without pretrained weights.
 
-SMALLEST: MappingProxyType[str, int] = MappingProxyType({"small_cnn": 8, "deep_cnn": 9})
-"""The smallest side of a picture in pixels, of which their pooling leaves one."""
+    Attributes:
+        make: builds it.
+        min_size: the smallest side of a picture in pixels, of which its pooling leaves one.
+    """
+
+    make: Callable[[], ScratchNetwork]
+    min_size: int
+
+
+SCRATCH = MappingProxyType({"small_cnn": Scratch(small_cnn, 8), "deep_cnn": Scratch(deep_cnn, 9)})
+"""Networks without pretrained weights, by name."""
