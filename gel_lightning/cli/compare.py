@@ -344,9 +344,12 @@ def _compare(plan: Plan, resume: str = "") -> dict[str, str]:
     _save(plan.dump, folder / CONFIG, without=("resume",))
     models = [model for model in plan.models if model.name not in done]
     print_line(f"{len(models)} of {len(plan.models)} models, in {from_here(folder)}")
-    # A frozen random backbone, if there is one, makes it a demonstration.
-    shown_of = min(plan.models, key=lambda model: (model.weights != "none", model.unfreeze))
-    print_data(runner.data, shown_of.weights or config.model.weights, shown_of.unfreeze)
+    # Frozen random backbones alone make it a demonstration.
+    weights, unfreeze = max(
+        ((model.weights or config.model.weights, model.unfreeze) for model in plan.models),
+        key=lambda one: (one[0] != "none", one[1]),
+    )
+    print_data(runner.data, weights, unfreeze)
     progress = GridProgress(len(models), len(runner.folds) + 1, config.trainer.enable_progress_bar is not False)
     shown = ["hardware"] if len({model.accelerator for model in plan.models}) > 1 else []
     failed: dict[str, str] = {}

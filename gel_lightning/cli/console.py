@@ -109,9 +109,7 @@ def print_demonstration(made_up: Sequence[str], what: str) -> None:
         what: the results, such as ``figures``.
     """
     if made_up:
-        print_line(
-            f"This is a demonstration with {' and '.join(made_up)}: its {what} say nothing about pictures of real gels."
-        )
+        print_line(f"This is a demonstration with {' and '.join(made_up)}: its {what} say nothing about real pictures.")
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]], model: GelClassifier) -> None:

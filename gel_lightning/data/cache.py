@@ -1,8 +1,10 @@
 """What is kept of pictures, so that each file is read once in a run, and decoded once ever."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -41,7 +43,7 @@ class Decoded(NamedTuple):
     Attributes:
         digest: of the file.
         values: the network input, in [0, 1], shape ``[channels, image_size, image_size]``.
-        thumbnail: shape ``[THUMBNAIL, THUMBNAIL]``.
+        thumbnail: shape ``[channels, THUMBNAIL, THUMBNAIL]``.
     """
 
     digest: bytes
@@ -148,50 +150,52 @@ class PictureCache:
             return decoded.values, digest
         return network_input(picture, image_size), digest
 
-    def thumbnails(self, paths: Sequence[Path]) -> Tensor:
+    def thumbnails(self, paths: Sequence[Path], colour: bool = False) -> Tensor:
         """Finds small versions of pictures.
 
         Args:
             paths: picture files, n of them.
+            colour: whether to read RGB.
 
         Returns:
-            Values in [0, 1], shape ``[n, 1, THUMBNAIL, THUMBNAIL]``.
+            Values in [0, 1], shape ``[n, 1, THUMBNAIL, THUMBNAIL]``, or with 3 channels in colour.
 
         Raises:
             PictureError: one of them cannot be read.
         """
-        store = Store(
-            self.root, {"kind": "thumbnails", "decoding": DECODING, "side": THUMBNAIL}, np.uint8, THUMBNAIL**2
-        )
+        shape = (3 if colour else 1, THUMBNAIL, THUMBNAIL)
+        key = {"kind": "thumbnails", "decoding": DECODING, "side": THUMBNAIL, **({"colour": "RGB"} if colour else {})}
+        store = Store(self.root, key, np.uint8, math.prod(shape))
         new = list(dict.fromkeys(paths))
         stored = store.find(self.digests(new))
         known = np.flatnonzero(~stored.missing).tolist()
         found: dict[Path, NDArray[np.uint8]] = dict(zip([new[i] for i in known], stored.take(known), strict=True))
         wanted = [path for path in new if path not in found]
         with store.adding() as add:
-            for path, result in zip(wanted, in_threads(self._thumbnail, wanted), strict=True):
+            for path, result in zip(wanted, in_threads(partial(self._thumbnail, colour), wanted), strict=True):
                 ((thumbnail, digest),) = _all_read([result])
                 found[path] = thumbnail.reshape(-1)
                 self._digests[path] = digest
                 add([digest], found[path][None])
-        return torch.from_numpy(np.stack([found[path] for path in paths])).view(-1, 1, THUMBNAIL, THUMBNAIL) / 255
+        return torch.from_numpy(np.stack([found[path] for path in paths])).view(-1, *shape) / 255
 
-    def _thumbnail(self, path: Path) -> tuple[NDArray[np.uint8], bytes] | PictureError:
-        if path in self._decoded:
-            return self._decoded[path].thumbnail, self._decoded[path].digest
+    def _thumbnail(self, colour: bool, path: Path) -> tuple[NDArray[np.uint8], bytes] | PictureError:
+        kept = self._decoded.get(path)
+        if kept is not None and len(kept.thumbnail) == (3 if colour else 1):
+            return kept.thumbnail, kept.digest
         try:
-            picture, digest = read_with_digest(path)
+            picture, digest = read_with_digest(path, colour)
         except PictureError as error:
             return error.to_keep()
         return _small(picture), digest
 
     def _to_keep(self, picture: Image.Image, digest: bytes, image_size: int | None) -> Decoded | None:
         """What later steps need of a picture, if there is memory for it."""
-        size = THUMBNAIL**2 + 4 * len(picture.getbands()) * (image_size or 0) ** 2
+        size = len(picture.getbands()) * (THUMBNAIL**2 + 4 * (image_size or 0) ** 2)
         if image_size is None or self._kept + size > KEPT_BYTES:
             return None
         self._kept += size  # by several threads at once, which may let a few more in
-        return Decoded(digest, network_input(picture, image_size), _small(picture.convert("L")))
+        return Decoded(digest, network_input(picture, image_size), _small(picture))
 
 
 def _all_read(results: Sequence[Result | PictureError]) -> list[Result]:
@@ -219,4 +223,5 @@ def _digest(path: Path) -> bytes | PictureError:
 
 
 def _small(picture: Image.Image) -> NDArray[np.uint8]:
-    return np.asarray(picture.resize((THUMBNAIL, THUMBNAIL)))
+    small = np.asarray(picture.resize((THUMBNAIL, THUMBNAIL)))
+    return np.ascontiguousarray(np.atleast_3d(small).transpose(2, 0, 1))

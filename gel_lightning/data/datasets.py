@@ -88,10 +88,10 @@ class PictureDataset(Dataset[tuple[Tensor, int, int]]):
         return picture, digest
 
     def thumbnails(self, indices: Sequence[int]) -> Tensor:
-        """Small versions of some pictures to look at, values in [0, 1] of shape ``[len(indices), 1, H, W]``."""
+        """Small versions of some pictures to look at, values in [0, 1] of shape ``[len(indices), 1 or 3, H, W]``."""
         if self.cache is None:
             return torch.stack([self[index][0] for index in indices])
-        return self.cache.thumbnails([self.paths[index] for index in indices])
+        return self.cache.thumbnails([self.paths[index] for index in indices], self.colour)
 
 
 class FeatureDataset(Dataset[tuple[Tensor, int, int]]):

@@ -39,12 +39,19 @@ def test_hashes_are_those_of_the_pictures(paths: list[Path], tmp_path: Path, mon
     assert PictureCache(tmp_path / "cache").hashes([]) == []
 
 
-def test_thumbnails_are_small_pictures(paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = [np.asarray(read_picture(path).resize((THUMBNAIL, THUMBNAIL))) / np.float32(255) for path in paths]
+@pytest.mark.parametrize("colour", [False, True])
+def test_thumbnails_are_small_pictures(
+    colour: bool, paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (70, 50), "teal").save(paths[0])
+    small = [np.asarray(read_picture(path, colour).resize((THUMBNAIL, THUMBNAIL))) for path in paths]
+    expected = torch.from_numpy(np.stack(small) / np.float32(255)).reshape(-1, THUMBNAIL, THUMBNAIL, 3 if colour else 1)
+    cache = PictureCache(tmp_path / "cache")
+    cache.thumbnails(paths, not colour)  # others, of the same files
     for _ in range(2):
-        thumbnails = PictureCache(tmp_path / "cache").thumbnails(paths)
-        torch.testing.assert_close(thumbnails, torch.from_numpy(np.stack(expected)).unsqueeze(1))
+        torch.testing.assert_close(cache.thumbnails(paths, colour), expected.permute(0, 3, 1, 2))
         forbid_decoding(monkeypatch)
+        cache = PictureCache(tmp_path / "cache")
 
 
 def test_pictures_are_known_by_their_content(

@@ -16,7 +16,7 @@ from gel_lightning.inference.rows import LEAST_CERTAIN, REASONS, UNSURE
 SHORT = (*TINY, "--trainer.max_epochs", "1", "--trainer.logger", "false", "--model.head", "LinearHead")
 BEST = Path("checkpoints/best.ckpt")
 CLASSES = ("blot", "error")
-DEMONSTRATION = "This is a demonstration with {}: its {} say nothing about pictures of real gels."
+DEMONSTRATION = "This is a demonstration with {}: its {} say nothing about real pictures."
 
 
 class Strategy:

@@ -7,6 +7,7 @@ from scipy.stats import fisher_exact
 from gel_lightning.comparison.original import original_results
 from gel_lightning.comparison.statistics import LEVEL, Effect, Estimate
 from gel_lightning.comparison.summary import ModelSummary, Summary
+from gel_lightning.core.text import some_of
 from gel_lightning.training.figures import NUMBERED
 
 NO_BREAK = "\u00a0"
@@ -53,15 +54,19 @@ def not_worse(summary: Summary) -> list[ModelSummary]:
 
 def _caution(summary: Summary) -> str:
     about = summary.comparison.about
-    made_up = ["drawn pictures"] * about["drawn"]
-    models = [model.record.model for model in summary.models]
     of_random = {key for key, weights in about["weights"].items() if weights["name"] == "none"}
-    if any(model.unfreeze < 1 and (model.config or model.backbone) in of_random for model in models):
-        made_up.append("a random backbone")
+    models = {model.name: model.record.model for model in summary.models}
+    random = [
+        name for name, model in models.items() if model.unfreeze < 1 and (model.config or model.backbone) in of_random
+    ]
+    all_random = len(random) == len(models)
+    made_up = ["drawn pictures"] * about["drawn"] + ["a random backbone"] * all_random
     text = []
     if made_up:
         what = " and ".join(made_up)
-        text.append(f"This is a demonstration with {what}: its results say nothing about pictures of real gels.")
+        text.append(f"This is a demonstration with {what}: its results say nothing about real pictures.")
+    if random and not all_random:
+        text.append(f"The backbone of {some_of(random)} is random: those results say nothing about the network.")
     if any(model.record.device == "XLA:CPU" for model in summary.models):
         text.append("The models called tpu ran on the CPU through XLA; their times are not those of a TPU.")
     return " ".join(text)

@@ -45,7 +45,7 @@ class HardPicture(NamedTuple):
 
 def hard_pictures(summary: Summary, pictures: Container[str]) -> list[HardPicture]:
     """The pictures that most models got wrong or were unsure about, the hardest first."""
-    comparison, names = summary.comparison, summary.comparison.class_names
+    names = summary.comparison.class_names
     found = []
     records = [model.record for model in summary.models]
     parts = {"test picture": [[record.test] for record in records], "cross-validated": [r.folds for r in records]}
@@ -64,7 +64,7 @@ def hard_pictures(summary: Summary, pictures: Container[str]) -> list[HardPictur
             for model, guess, share in zip(summary.models, predicted, shares, strict=True)
         ]
         wrong = int((predicted != label).sum())
-        picture = _thumbnail(path, comparison.folder / THUMBNAILS, pictures)
+        picture = _thumbnail(path, summary, pictures)
         cards.append(HardPicture(picture, _short(path), names[label], part, wrong, votes))
     return cards
 
@@ -80,22 +80,25 @@ def _means(outcomes: Sequence[Outcome]) -> Mapping[str, tuple[int, NDArray[np.fl
 
 def near_duplicates(summary: Summary, pictures: Container[str]) -> list[list[tuple[str | None, str]]]:
     """Groups of near-duplicates: the thumbnail and name of each picture."""
-    keep = summary.comparison.folder / THUMBNAILS
     return [
-        [(_thumbnail(path, keep, pictures), _short(path)) for path in group[:MOST_OF_A_GROUP]]
+        [(_thumbnail(path, summary, pictures), _short(path)) for path in group[:MOST_OF_A_GROUP]]
         for group in summary.comparison.about["near_duplicates"][:MOST_GROUPS]
     ]
 
 
-def _thumbnail(path: str, keep: Path, pictures: Container[str]) -> str | None:
-    """The thumbnail of a picture as a data URI, from those that were kept if there is one."""
+def _thumbnail(path: str, summary: Summary, pictures: Container[str]) -> str | None:
+    """The thumbnail of a picture as a data URI, from those that were kept if there is one.
+
+    It is in colour if a model was.
+    """
+    keep = summary.comparison.folder / THUMBNAILS
     kept = keep / f"{hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:16]}.jpg"
     content = None if keep.is_symlink() else _kept_thumbnail(kept)
     if content is None:
         if path not in pictures:
             return None
         try:
-            picture = read_picture(Path(path))
+            picture = read_picture(Path(path), any(record.row["colour"] for record in summary.comparison.records))
         except PictureError:
             return None
         content = small_jpeg(picture)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from browsing import DESK, PHONE, Opened
-from conftest import gel_fit, made_once, save_class
+from conftest import gel_fit, made_once, read_rows, save_class
 from made_up import change_about, make_comparison
 from PIL import Image
 from test_cli import assert_error, temporary_files
@@ -18,6 +18,7 @@ from test_cli import assert_error, temporary_files
 from gel_lightning.comparison.report import page
 from gel_lightning.comparison.report.page import MOST_GROUPS, make_report
 from gel_lightning.comparison.summary import Summary
+from gel_lightning.training.results import rewrite_results
 
 # Names that a page must show and not run, and that matplotlib must not take for formulas.
 ODD = ('<b>gel & "it\'s" $x$', "не гель 凝胶_1")
@@ -317,6 +318,18 @@ def test_a_report_is_made_again_elsewhere_without_the_pictures(tmp_path: Path) -
     again = (moved / "report.html").read_text()
     assert "<img src=" not in again
     assert again.count(GONE) == thumbnails
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize(("colour", "mode"), [("", "L"), ("RGB", "RGB")])
+def test_pictures_are_in_colour_if_they_were_read_so(colour: str, mode: str, tmp_path: Path) -> None:
+    made, _ = reported(tmp_path, **TWO)
+    shutil.rmtree(made / "thumbnails")
+    rewrite_results(made / "results.csv", [row | {"colour": colour} for row in read_rows(made / "results.csv")])
+    make_report(made, pictures_in(tmp_path))
+    for path in (made / "thumbnails").iterdir():
+        with Image.open(path) as picture:
+            assert picture.mode == mode
 
 
 @pytest.mark.usefixtures("no_plots")
