@@ -95,13 +95,14 @@ class Opened(NamedTuple):
     decode: Callable[[str], Image.Image]
 
 
-def open_picture(file: io.BytesIO, at_least: int = 0) -> Opened:
+def open_picture(file: io.BytesIO, at_least: int = 0, mode: str = "L") -> Opened:
     """Reads the header of a picture, whose format is detected from the content.
 
     Args:
         file: the bytes of the file. Closing it frees them; cyclic references of tifffile would keep them otherwise.
         at_least: smallest side in pixels to which a JPEG may be reduced while it is decoded. If its sides have at least
-            half of that, only the luma is decoded. 0 decodes all.
+            half of that, and the mode is ``"L"``, only the luma is decoded. 0 decodes all.
+        mode: that ``decode`` will be called with.
 
     Raises:
         RefusedError: the file is of an unsupported kind.
@@ -129,10 +130,10 @@ def open_picture(file: io.BytesIO, at_least: int = 0) -> Opened:
         what = f"is {kind}, not" if kind else "is not"
         reason = f"{what} a picture that can be read ({FORMATS})"
         raise RefusedError(reason if kind else f"{reason}, or is damaged; save it as PNG") from None
-    return _opened(picture, content, at_least)
+    return _opened(picture, content, at_least, mode)
 
 
-def _opened(picture: Image.Image, content: bytes, at_least: int) -> Opened:
+def _opened(picture: Image.Image, content: bytes, at_least: int, mode: str) -> Opened:
     width, height = picture.size
     file_format = picture.format or ""
     pages = getattr(picture, "n_frames", 1) if file_format in ("GIF", "WEBP", "AVIF") else 1
@@ -146,7 +147,7 @@ def _opened(picture: Image.Image, content: bytes, at_least: int) -> Opened:
         kind, bytes_a_pixel = _MODES.get(picture.mode, picture.mode), 1 if picture.mode in ("1", "L", "P") else 4
 
     if 0 < at_least <= 2 * min(width, height):
-        picture.draft("L", (at_least, at_least))  # affects JPEGs only
+        picture.draft(mode, (at_least, at_least))  # affects JPEGs only
 
     def decode(mode: str) -> Image.Image:
         pixels = decode_deep() if decode_deep else converted(picture, mode)

@@ -144,7 +144,9 @@ def read_content(path: str | Path) -> bytes:
         return path.read_bytes()
 
 
-def decode_content(path: str | Path, content: bytes, at_least: int = 0) -> tuple[Image.Image, PictureHeader]:
+def decode_content(
+    path: str | Path, content: bytes, at_least: int = 0, colour: bool = False
+) -> tuple[Image.Image, PictureHeader]:
     """Decodes a picture like :func:`read_picture`, but smaller if it is much larger than needed.
 
     Args:
@@ -152,17 +154,19 @@ def decode_content(path: str | Path, content: bytes, at_least: int = 0) -> tuple
         content: of the whole file.
         at_least: pixels per side. A side at least twice as long is reduced by a whole factor, to no less than this.
             JPEGs are decoded at 1/2, 1/4 or 1/8 of their size; of colour JPEGs with sides of at least half this length
-            only the luma is decoded, which changes values by rounding. 0 keeps the size.
+            only the luma is decoded where grey is wanted, which changes values by rounding. 0 keeps the size.
+        colour: whether to read RGB.
 
     Returns:
-        A picture of mode ``"L"``, and the header of the file.
+        A picture of mode ``"L"``, or ``"RGB"`` in colour, and the header of the file.
 
     Raises:
         PictureError: as for :func:`read_picture`.
     """
-    with _opened(Path(path), content, at_least) as (picture, _):
-        grey = picture.decode("L")
-        return shortened(grey, at_least) if at_least else grey, picture.header
+    mode = "RGB" if colour else "L"
+    with _opened(Path(path), content, at_least, mode) as (picture, _):
+        decoded = picture.decode(mode).convert(mode)
+        return shortened(decoded, at_least) if at_least else decoded, picture.header
 
 
 def describe_picture(path: str | Path) -> PictureHeader:
@@ -217,14 +221,16 @@ def starts_as_picture(path: Path) -> bool:
 
 
 @contextmanager
-def _opened(path: Path, content: bytes | None = None, at_least: int = 0) -> Iterator[tuple[Opened, bytes]]:
+def _opened(
+    path: Path, content: bytes | None = None, at_least: int = 0, mode: str = "L"
+) -> Iterator[tuple[Opened, bytes]]:
     """Yields a picture that is not decoded yet, and the content of its file. All errors become PictureErrors."""
     with _errors_named(path), _warnings_hidden(), ExitStack() as held:
         if content is None:
             if _file_size(path) > LARGE:
                 held.enter_context(_LARGE_LOCK)
             content = path.read_bytes()
-        picture = open_picture(held.enter_context(BytesIO(content)), at_least)
+        picture = open_picture(held.enter_context(BytesIO(content)), at_least, mode)
         width, height = picture.header[:2]
         if width * height > MAX_PIXELS:
             raise Image.DecompressionBombError

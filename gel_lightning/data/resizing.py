@@ -38,7 +38,7 @@ def shortened(picture: Image.Image, at_least: int) -> Image.Image:
     """Reduces each side of a picture that is at least twice as long as needed by a whole factor, averaging pixels.
 
     Args:
-        picture: of mode ``"L"``.
+        picture: of mode ``"L"`` or ``"RGB"``.
         at_least: pixels that each side keeps, if it has that many.
     """
     factors = (max(picture.width // at_least, 1), max(picture.height // at_least, 1))

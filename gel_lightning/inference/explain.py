@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gel_lightning.inference.exported import ExportedModel
+from gel_lightning.inference.exported import ExportedModel, batch_of
 
 CELLS, PATCH = 10, 2
 """Cells per side of the grid, and of the patch that moves over it cell by cell: 81 places."""
@@ -18,12 +18,12 @@ SMALLEST = 1e-9
 def heat_map(model: ExportedModel, picture: Image.Image, class_name: str) -> NDArray[np.uint8]:
     """Finds the parts of a picture that are evidence for a class.
 
-    A patch of the picture's mean grey is moved over the picture. The heat of a cell is the drop of the log-odds of
+    A patch of the picture's mean is moved over the picture. The heat of a cell is the drop of the log-odds of
     the class, averaged over the patches that cover the cell (Zeiler and Fergus 2014), or 0 if they rise.
 
     Args:
         model: the classifier.
-        picture: of mode ``"L"`` and any size.
+        picture: as the model takes it, grey or RGB, of any size.
         class_name: the class.
 
     Returns:
@@ -34,12 +34,13 @@ def heat_map(model: ExportedModel, picture: Image.Image, class_name: str) -> NDA
         ValueError: the model has no such class.
     """
     side, label = model.image_size, model.class_names.index(class_name)
-    square = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
+    square = batch_of(picture.resize((side, side), Image.Resampling.BILINEAR))
+    mean = square.mean(axis=(2, 3)).round().astype(np.uint8)[0, :, None, None]
     edges = np.linspace(0, side, CELLS + 1).round().astype(int)
     places = [(row, column) for row in range(CELLS - PATCH + 1) for column in range(CELLS - PATCH + 1)]
-    pictures = np.repeat(square[None, None], len(places) + 1, axis=0)  # the last one stays uncovered
-    for covered, (row, column) in zip(pictures[:, 0], places, strict=False):
-        covered[edges[row] : edges[row + PATCH], edges[column] : edges[column + PATCH]] = round(square.mean())
+    pictures = np.repeat(square, len(places) + 1, axis=0)  # the last one stays uncovered
+    for covered, (row, column) in zip(pictures, places, strict=False):
+        covered[:, edges[row] : edges[row + PATCH], edges[column] : edges[column + PATCH]] = mean
     odds = np.concatenate([_log_odds(model(batch), label) for batch in np.array_split(pictures, len(places) // BATCH)])
     drops, times = np.zeros((CELLS, CELLS)), np.zeros((CELLS, CELLS))
     for (row, column), drop in zip(places, odds[-1] - odds[:-1], strict=True):

@@ -43,7 +43,7 @@ class Pipeline(nn.Module):
         self.image_size = trained.image_size
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Maps grey values from 0 to 255, shape ``[N, 1, H, W]``, to probabilities, shape ``[N, classes]``."""
+        """Maps values from 0 to 255, shape ``[N, 1 or 3, H, W]``, to probabilities, shape ``[N, classes]``."""
         size = (self.image_size, self.image_size)
         resized = functional.interpolate(pictures.float(), size, mode="bilinear", antialias=True)
         logits: Tensor = self.network(resized / 255)
@@ -69,7 +69,9 @@ def export(trained: Trained, half: bool = False) -> bytes:
     except ImportError as error:
         raise missing_package(error.name or "onnx", "export") from error
     pipeline = Pipeline(trained).eval()
-    example = torch.zeros(2, 1, 300, 400, dtype=torch.uint8)  # a batch of 1 would be taken as fixed
+    example = torch.zeros(
+        2, COLOURS if trained.colour else 1, 300, 400, dtype=torch.uint8
+    )  # a batch of 1 would be taken as fixed
     dimensions = {0: torch.export.Dim("n"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     try:
         with _quiet(), torch.no_grad():

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from gel_lightning.core.errors import GelError, missing_package, one_line
 from gel_lightning.core.files import regular_file
@@ -17,7 +18,7 @@ INPUT, OUTPUT = "pictures", "probabilities"
 
 
 class ExportedModel:
-    """Classifies grey pictures of any size with an exported model.
+    """Classifies pictures of any size with an exported model.
 
     Args:
         content: of the whole file, so that ONNX Runtime opens no other files.
@@ -27,6 +28,7 @@ class ExportedModel:
     Attributes:
         class_names: in the order of the probabilities.
         image_size: side in pixels to which the model resizes pictures.
+        colour: whether it takes RGB pictures, not grey ones.
         sha256: of the file.
         thresholds: for each class, the probability at which an answer is certain.
         metadata: of the file.
@@ -56,6 +58,7 @@ class ExportedModel:
             self.image_size = int(self.metadata["image_size"])
             (taken,), (given,) = self.session.get_inputs(), self.session.get_outputs()
             takes = (taken.name, taken.type, len(taken.shape)) == (INPUT, "tensor(uint8)", 4)
+            self.colour = {1: False, 3: True}[taken.shape[1]]
             gives = (given.name, given.type, given.shape[1:]) == (OUTPUT, "tensor(float)", [len(self.class_names)])
             named = len(set(self.class_names)) == len(self.class_names) == len(self.thresholds)
             if not (takes and gives and named and self.image_size > 0):
@@ -80,7 +83,7 @@ class ExportedModel:
         """Classifies pictures of one size.
 
         Args:
-            pictures: grey values, shape ``[N, 1, H, W]``.
+            pictures: values from 0 to 255, shape ``[N, 1, H, W]``, or with 3 channels for a model of colour pictures.
 
         Returns:
             The probability of each class, shape ``[N, classes]``.
@@ -96,3 +99,9 @@ class ExportedModel:
         if probabilities.shape != (len(pictures), len(self.class_names)) or not np.isfinite(probabilities).all():
             raise GelError(f"{self.name}: the model gives no probabilities; export it again")
         return probabilities
+
+
+def batch_of(picture: Image.Image) -> NDArray[np.uint8]:
+    """The values of one picture of mode ``"L"`` or ``"RGB"``, shape ``[1, 1 or 3, H, W]``."""
+    values: NDArray[np.uint8] = np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)[None]
+    return values

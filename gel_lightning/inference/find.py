@@ -25,7 +25,7 @@ from gel_lightning.data.images import DECODING, PictureError, decode_content, re
 from gel_lightning.data.reading import windows
 from gel_lightning.data.resizing import shortened
 from gel_lightning.detector import read_detector
-from gel_lightning.inference.exported import ExportedModel
+from gel_lightning.inference.exported import ExportedModel, batch_of
 from gel_lightning.inference.listing import File, list_pictures
 from gel_lightning.inference.rows import LEVELS, Row, answered, thresholds_at
 
@@ -156,8 +156,8 @@ class Detector:
 
         Args:
             files: to classify.
-            also: called by several threads at once with each picture, of mode ``"L"`` and as it was classified, and its
-                row. With it all pictures are decoded, even if their answers are stored.
+            also: called by several threads at once with each picture, as it was classified, and its row. With it all
+                pictures are decoded, even if their answers are stored.
         """
         with _threads() as pool, self._keeping() as keep:
             for window in windows(files, lambda file: file.path):
@@ -191,7 +191,7 @@ class Detector:
             return Found(Row(path, error=read.error), read.file, None), None
         if kept is None or also is not None:
             try:
-                picture, header = decode_content(path, read.content, self._at_least)
+                picture, header = decode_content(path, read.content, self._at_least, self.model.colour)
             except PictureError as error:
                 return Found(Row(path, error=error.reason), read.file, None), None
             if kept is None:
@@ -206,13 +206,14 @@ class Detector:
         """The row of a Pillow picture or an array."""
         path = getattr(given, "filename", "") or f"picture {number}"
         try:
-            grey = converted(given) if isinstance(given, Image.Image) else _grey_of_array(given)
-            return self._row(str(path), self._probabilities(shortened(grey, self._at_least)))
+            mode = "RGB" if self.model.colour else "L"
+            picture = converted(given, mode) if isinstance(given, Image.Image) else _of_array(given, mode)
+            return self._row(str(path), self._probabilities(shortened(picture.convert(mode), self._at_least)))
         except (OSError, TypeError, ValueError) as error:
             return Row(str(path), error=f"is no picture ({one_line(error)})")
 
     def _probabilities(self, picture: Image.Image) -> NDArray[np.float32]:
-        (probabilities,) = self.model(np.asarray(picture)[None, None])
+        (probabilities,) = self.model(batch_of(picture))
         return np.asarray(probabilities)
 
     def _row(self, path: str, probabilities: Iterable[float], note: str = "") -> Row:
@@ -265,12 +266,12 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _grey_of_array(values: NDArray[Any]) -> Image.Image:
+def _of_array(values: NDArray[Any], mode: str) -> Image.Image:
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim not in (2, 3) or 0 in values.shape or (values.ndim == 3 and values.shape[2] > 4):
         raise ValueError(f"an array of shape {list(values.shape)}, not [height, width] or [height, width, channels]")
-    return converted(Image.fromarray(values)) if values.dtype in (np.uint8, np.bool_) else grey_of_samples(values)
+    return converted(Image.fromarray(values), mode) if values.dtype in (np.uint8, np.bool_) else grey_of_samples(values)
 
 
 def _load(model: str | Path | None) -> ExportedModel:

@@ -60,7 +60,8 @@ class Page:
 
         Args:
             row: its row.
-            thumbnail: grey values of shape ``[height, width]`` and any size; None if the picture could not be read.
+            thumbnail: grey values, shape ``[height, width]``, or ``[height, width, 3]`` in colour, of any size; None if
+                the picture could not be read.
             heat: heat map of the answer, 0 to 255, shape ``[side, side]``, stretched over the whole picture.
         """
         picture = None if thumbnail is None else Image.fromarray(thumbnail)
@@ -130,8 +131,7 @@ def _path_cell(path: Path) -> str:
 
 def _heated(picture: Image.Image, heat: NDArray[np.uint8]) -> Image.Image:
     """The picture with the heat map blended over it."""
-    grey = picture.convert("L")
-    hot = np.asarray(Image.fromarray(heat).resize(grey.size, Image.Resampling.BILINEAR), np.float32)[..., None]
+    hot = np.asarray(Image.fromarray(heat).resize(picture.size, Image.Resampling.BILINEAR), np.float32)[..., None]
     share = hot * (HEAT_OPACITY / 255)
-    mixed = np.asarray(grey, np.float32)[..., None] * (1 - share) + HEAT_COLOUR * share
+    mixed = np.asarray(picture.convert("RGB"), np.float32) * (1 - share) + HEAT_COLOUR * share
     return Image.fromarray(mixed.round().astype(np.uint8))

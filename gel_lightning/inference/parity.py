@@ -13,7 +13,7 @@ from gel_lightning.data.datasets import picture_values
 from gel_lightning.data.drawn.gels import draw_gel
 from gel_lightning.data.images import PictureError, read_picture
 from gel_lightning.data.picture_files import find_pictures
-from gel_lightning.inference.exported import ExportedModel
+from gel_lightning.inference.exported import ExportedModel, batch_of
 from gel_lightning.inference.trained import Trained
 
 TOLERANCE = 1e-3
@@ -49,13 +49,13 @@ def check(content: bytes, trained: Trained, folder: Path | None = None) -> Check
     """
     exported = ExportedModel(content)
     pictures, unreadable, largest = 0, 0, 0.0
-    for name, picture in _drawn() if folder is None else _read(folder):
+    for name, picture in _drawn(trained.colour) if folder is None else _read(folder, trained.colour):
         if picture is None:
             unreadable += 1
             continue
         with torch.inference_mode():
             expected = trained.model.predict_step(picture_values(picture, trained.image_size)[None], 0)[0].numpy()
-        found = exported(np.asarray(picture)[None, None])[0]
+        found = exported(batch_of(picture))[0]
         difference = float(abs(found - expected).max())
         # `not <=` also refuses NaN.
         if not difference <= TOLERANCE or found.argmax() != expected.argmax():
@@ -69,17 +69,20 @@ def check(content: bytes, trained: Trained, folder: Path | None = None) -> Check
     return Checked(pictures, unreadable, largest)
 
 
-def _drawn() -> Iterator[tuple[str, Image.Image]]:
+def _drawn(colour: bool) -> Iterator[tuple[str, Image.Image]]:
     rng = np.random.default_rng(0)
     for number in range(4):
-        yield f"drawn gel {number}", draw_gel(rng).convert("L")
+        yield f"drawn gel {number}", draw_gel(rng).convert("RGB" if colour else "L")
     for size in NOISE_SIZES:
-        yield "noise of {} x {}".format(*size), Image.fromarray(rng.integers(0, 256, size, np.uint8))
+        yield (
+            "noise of {} x {}".format(*size),
+            Image.fromarray(rng.integers(0, 256, (*size, 3) if colour else size, np.uint8)),
+        )
 
 
-def _read(folder: Path) -> Iterator[tuple[str, Image.Image | None]]:
+def _read(folder: Path, colour: bool) -> Iterator[tuple[str, Image.Image | None]]:
     for path in find_pictures(folder).paths:
         try:
-            yield str(path), read_picture(path)
+            yield str(path), read_picture(path, colour)
         except PictureError:
             yield str(path), None

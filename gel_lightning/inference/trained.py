@@ -14,11 +14,13 @@ class Trained(NamedTuple):
     Attributes:
         model: the classifier, on the CPU and in eval mode, its trunk loaded.
         image_size: side in pixels to which pictures are resized.
+        colour: whether they are read as RGB, not as grey.
         class_counts: training pictures of each class; None if that is not known.
     """
 
     model: GelClassifier
     image_size: int
+    colour: bool
     class_counts: list[int] | None
 
     @classmethod
@@ -30,19 +32,14 @@ class Trained(NamedTuple):
             weights: of the backbone; None takes those that the checkpoint names.
 
         Raises:
-            GelError: the checkpoint or its weights cannot be had; it does not say how pictures are resized; or it was
-                trained in colour.
+            GelError: the checkpoint or its weights cannot be had, or it does not say how pictures are resized.
         """
         checkpoint = read_checkpoint(path)
         own: dict[str, Any] = {"weights": weights} if weights else {}
         model = GelClassifier.load_from_checkpoint(path, **own).eval()
         model.network.trunk.eval()
-        size = checkpoint.get("GelDataModule", {}).get("image_size")
+        data = checkpoint.get("GelDataModule", {})
+        size = data.get("image_size")
         if size is None:
             raise GelError(f"{path}: does not say how its pictures were resized; train with a GelDataModule")
-        if checkpoint["GelDataModule"].get("colour"):
-            raise GelError(
-                f"{path}: was trained in colour, and exported models take grey pictures: use gel-fit predict, or train "
-                "without --data.colour"
-            )
-        return cls(model, size, checkpoint.get("train_class_counts"))
+        return cls(model, size, bool(data.get("colour")), checkpoint.get("train_class_counts"))

@@ -1,14 +1,17 @@
 """The data sets of torchvision: downloaded from a server of the test's own, packed, split and served."""
 
+import base64
 import gzip
 import hashlib
 import pickle
+import re
 import struct
 import tarfile
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import numpy as np
 import pytest
 import torchvision
 from conftest import gel_fit, read_rows, refused
+from PIL import Image
 
 from gel_lightning import GelDataModule
 from gel_lightning.data.builtin import BUILTIN, pack, prepare, read_builtin
@@ -190,8 +194,20 @@ def test_a_model_is_fitted_tested_and_predicts_in_colour_or_grey(tmp_path: Path,
     ran = gel_fit("predict", *checkpoint, "--data.predict_dir", picture, cwd=tmp_path)
     assert (ran.status, ran.err) == (0, "")
     ran = gel_fit("export", *checkpoint[:2], "--to", "own.onnx", cwd=tmp_path)
-    assert ran.status == int(colour)
-    assert not colour or "was trained in colour, and exported models take grey pictures" in ran.err
+    assert (ran.status, ran.err) == (0, "")
+    outputs = ("--csv", "found.csv", "--page", "found.html", "--explain")
+    ran = gel_fit("find", "--model", "own.onnx", "own.png", *outputs, cwd=tmp_path)
+    assert ran.status == 0
+    [found], [predicted] = (read_rows(tmp_path / name) for name in ("found.csv", "predictions.csv"))
+    shares = [name for name in found if name.startswith("probability_")]
+    assert len(shares) == 10
+    assert [float(found[name]) for name in shares] == pytest.approx(
+        [float(predicted[name]) for name in shares], abs=1e-3
+    )
+    small = re.search('data:image/jpeg;base64,([^"]+)', (tmp_path / "found.html").read_text())
+    assert small is not None
+    with Image.open(BytesIO(base64.b64decode(small[1]))) as shown:
+        assert shown.mode == ("RGB" if colour else "L")
 
 
 def test_colour_is_seen_in_colour_and_not_in_grey(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from gel_lightning.data import images
 from gel_lightning.data.images import (
     IMAGE_SUFFIXES,
     PictureError,
+    decode_content,
     describe_picture,
     picture_digest,
     read_picture,
@@ -609,3 +610,19 @@ def test_no_real_gel_has_a_bright_edge_of_transparency(shared):
         grey = pixels(shared / "gel" / "dataset" / "gel" / f"gel_{number}.png")
         inside = grey[3:-3, 3:-3].max()
         assert max(grey[0].max(), grey[-1].max(), grey[:, 0].max(), grey[:, -1].max()) <= inside
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+def test_a_large_picture_is_shortened_in_grey_and_in_colour(ending: str, colour: bool, tmp_path: Path) -> None:
+    squares = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(squares).resize((800, 600), Image.Resampling.NEAREST).save(path, quality=95)
+    whole = read_picture(path, colour)
+    same, _ = decode_content(path, path.read_bytes(), 0, colour)
+    assert same == whole
+    small, header = decode_content(path, path.read_bytes(), 150, colour)
+    assert (small.mode, header.width) == (whole.mode, 800)
+    assert small.size == ((200, 150) if ending == "jpg" else (160, 150))  # a JPEG is decoded at a quarter
+    expected = np.asarray(whole.resize(small.size, Image.Resampling.BOX), np.float32)
+    assert abs(np.asarray(small, np.float32) - expected).mean() < 4
