@@ -252,7 +252,11 @@ def _cli(args: Sequence[str], name: str = "") -> CompareCLI:
         run=False,
         save_config_callback=None,
         parser_class=Parser,
-        parser_kwargs={"prog": "gel-fit compare", "description": PAGES["compare"].summary},
+        parser_kwargs={
+            "prog": "gel-fit compare",
+            "description": PAGES["compare"].summary,
+            "source": name and f"--configs {name}",
+        },
         config_name=name,
         **CLI_OPTIONS,
     )

@@ -35,11 +35,14 @@ class Announcement(Callback):
         device = device_name(trainer.strategy.root_device)
         print_line(
             f"{model['backbone']} (weights: {model['weights']}) + {model['head']} + {model['optimizer']} "
-            f"on {model['hardware']}{f' ({device})' if device != 'cpu' else ''}, {trainer.max_epochs} epochs"
+            f"on {model['hardware']}{f' ({device})' if device != 'cpu' else ''}, {trainer.max_epochs} "
+            f"epoch{'s' * (trainer.max_epochs != 1)}"
         )
         cut = pl_module.network.cut
         if cut.trained:
             start = f" from epoch {pl_module.unfreeze_at_epoch} on" if pl_module.unfreeze_at_epoch else ""
+            if 0 < (trainer.max_epochs or 0) <= pl_module.unfreeze_at_epoch:
+                start += ", which this run does not reach"
             print_line(
                 f"Trained with the head{start}: the last {cut.trained} of the backbone's {cut.layers} layers, "
                 f"beginning with {cut.name}"

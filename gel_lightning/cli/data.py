@@ -74,18 +74,20 @@ def data_command(args: Sequence[str]) -> int:
 
 def _print_poor(folder: Path, pictures: LabelledPictures) -> None:
     """Lists the pictures of poor quality."""
+    from gel_lightning.data.check import short_path
     from gel_lightning.data.quality import poor_pictures
 
     poor = poor_pictures(pictures.paths)
     print_line(f"{len(poor)} of {len(pictures.paths)} pictures are blurred, dark, overexposed or blank.")
     for path, words in poor.items():
-        print_line(f"  {path.relative_to(folder)}: {', '.join(words)}")
+        print_line(f"  {short_path(path, folder)}: {', '.join(words)}")
 
 
 def _print_doubts(
     folder: Path, pictures: LabelledPictures, groups: NDArray[np.intp], backbone: str, weights: str
 ) -> None:
     """Lists the pictures whose labels are doubtful."""
+    from gel_lightning.data.check import short_path
     from gel_lightning.training.doubts import doubtful_labels
 
     hide_known_warnings()
@@ -99,6 +101,6 @@ def _print_doubts(
     table = SafeTable(Column("picture", overflow="fold"), "its class", "probability", "rather", box=None)
     for doubt in doubts:
         own, other = (pictures.class_names[label] for label in (pictures.labels[doubt.place], doubt.likelier))
-        table.add_row(pictures.paths[doubt.place].relative_to(folder), own, f"{doubt.probability:.3f}", other)
+        table.add_row(short_path(pictures.paths[doubt.place], folder), own, f"{doubt.probability:.3f}", other)
     Console(markup=False, emoji=False, highlight=False).print(table)
     print_line("Look at them: some are labelled wrongly, others are only unusual.")

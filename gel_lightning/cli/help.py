@@ -50,9 +50,7 @@ TRAIN_DIR = Option(
     "FOLDER",
     "pictures, in a folder for each class; without it, those of the original study, downloaded",
 )
-TEST_DIR = Option(
-    "--data.test_dir", "FOLDER", "test pictures; without it, a fifth of those; more with --data.test_dir+=NAME=FOLDER"
-)
+TEST_DIR = Option("--data.test_dir", "FOLDER", "test pictures; without it, a fifth of those")
 CHECKPOINT = Option("--ckpt_path", "FILE", "checkpoint of a fit, such as best.ckpt (needed)")
 WEIGHTS = Option("--model.weights", "WEIGHTS", "imagenet (downloaded), packaged, none (random), or a file", "imagenet")
 DEVICE = Option("--trainer.accelerator", "DEVICE", "cpu, gpu, tpu or auto", "auto")
@@ -91,6 +89,8 @@ PAGES = {
         (
             TRAIN_DIR,
             TEST_DIR,
+            Option("--data.dataset", "NAME", "such as cifar10", "folder"),
+            Option("--data.colour", "true", "reads pictures in colour", "False"),
             Option(
                 "--model.backbone",
                 "NAME",
@@ -152,7 +152,7 @@ PAGES = {
     ),
     "export": Page(
         "write a trained model as one ONNX file",
-        "Writes one ONNX file that takes grey pictures of any size and gives calibrated probabilities, without "
+        "Writes one ONNX file that takes pictures of any size and gives calibrated probabilities, without "
         "PyTorch. It is compared with PyTorch before it is kept.",
         (
             CHECKPOINT,
@@ -245,7 +245,7 @@ COMMANDS = tuple(PAGES)
 COMMON = "fit"  # whose options the first page shows
 SUMMARY = (
     "Is this picture a gel electrophoresis image? `find` says it of your pictures. `fit` learns it, or other classes, "
-    "from folders of pictures, one for each class, such as pictures/gel and pictures/not_gel."
+    "from pictures/gel and pictures/not_gel."
 )
 EXAMPLES = (
     "gel-fit find pictures",

@@ -46,6 +46,8 @@ def explained(message: str, command: str, options: Iterable[str]) -> str | None:
         return re.sub(r"^\w+\.", "--", found[1]) + " is missing"
     keys = re.findall(r'Parser key "([\w.]+)"', message)
     key = ".".join(dict.fromkeys([*keys[:1], *keys[-1:]]))
+    if group := re.match(r"Group '([\w.]+)'", message):
+        key = group[1]
     if found := re.search(r"(?:accept option|Option) '([\w.-]+)'", message):
         owner = re.search(r"class_path[ =]'([\w.]+)\.(\w+)'", message)
         if owner and key not in ("optimizer", "lr_scheduler"):

@@ -57,7 +57,13 @@ register_type(Number, serializer=_number, deserializer=_number, fail_already_reg
 
 
 class Parser(LightningArgumentParser):
-    """LightningCLI's parser with errors of one line, and classes from the working folder."""
+    """LightningCLI's parser with errors of one line, and classes from the working folder.
+
+    Args:
+        *args: as for LightningArgumentParser.
+        source: where the settings are from, if not from the command line: named in errors.
+        **kwargs: as for LightningArgumentParser.
+    """
 
     def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
         """Parses a command line, whose options may name classes of modules in the working folder."""
@@ -65,8 +71,9 @@ class Parser(LightningArgumentParser):
         find_own_modules(given)
         return super().parse_args(given, *others, **options)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, source: str = "", **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, add_help=False, **kwargs)
+        self.source = source
         self.add_argument("--help_all", action="help", help="Show every option of this command and exit.")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -86,7 +93,7 @@ class Parser(LightningArgumentParser):
             key, value = unknown.groups()
             message = f"no {key} {value!r}; choose {', '.join(known_classes(key))}, or a class by its import path"
         helps = HELP_ALL if " " in command and re.fullmatch("no option [^;]*", message) else "--help"
-        complain(f"{message} (see {command} {helps})")
+        complain(f"{self.source}{': ' * bool(self.source)}{message} (see {command} {helps})")
         sys.exit(2)
 
     def option_names(self) -> set[str]:

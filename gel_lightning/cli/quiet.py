@@ -20,6 +20,8 @@ KNOWN_WARNINGS = (
     ".*sync_dist=True",
     # Metrics of pictures of which some class is absent are undefined, and shown as such.
     "No (positive|negative) samples in targets",
+    # Names in scripts that matplotlib's font lacks are drawn as boxes.
+    "Glyph .* missing from",
 )
 
 

@@ -56,11 +56,12 @@ def prepare(dataset: str, root: Path) -> None:
     Raises:
         GelError: it cannot be downloaded, or its files are damaged.
     """
-    if all(_labels(root, part).exists() for part in PARTS):
+    files = [file(root, part) for file in (_pictures, _labels) for part in PARTS]
+    if all(path.exists() for path in files):
         return
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
-        if not all(_labels(root, part).exists() for part in PARTS):
+        if not all(path.exists() for path in files):
             for part in PARTS:
                 loaded = _load(dataset, root, part == "train")
                 pack(root, part, np.asarray(loaded.data), np.asarray(loaded.targets))
@@ -106,8 +107,10 @@ def read_builtin(dataset: str, root: Path, class_names: Sequence[str] | None) ->
             labels, paths = np.load(_labels(root, part)), packed_paths(_pictures(root, part))
             if len(labels) != len(paths):
                 raise ValueError(f"{len(labels)} labels of {len(paths)} pictures")
+            if not np.array_equal(np.unique(labels), np.arange(len(own))):
+                raise ValueError(f"labels other than those of {len(own)} classes")
             taken = places[labels]
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError) as error:
             raise GelError(
                 f"{_pictures(root, part)}, {_labels(root, part).name}: damaged ({one_line(error)}): delete both, and "
                 "run again"

@@ -13,9 +13,10 @@ from rich.table import Column, Table
 
 from gel_lightning.core.text import printable
 from gel_lightning.data.duplicates import hash_pictures, near_duplicate_groups, picture_hashes, repeated_groups
-from gel_lightning.data.folders import LabelledPictures, folder_notes, read_class_folders
+from gel_lightning.data.folders import LabelledPictures, folder_notes
 from gel_lightning.data.formats import PictureHeader
 from gel_lightning.data.images import PictureError, describe_picture
+from gel_lightning.data.sources import read_source
 
 MAX_GROUPS = 100  # that are listed, of near-duplicates or of pictures with several pages
 MAX_NAMES = 6  # of pictures, per group
@@ -40,14 +41,14 @@ def check(train_dir: str | Path, test_dir: str | Path | None = None) -> int:
     """Prints the contents of folders of pictures, unreadable pictures and near-duplicates.
 
     Args:
-        train_dir: folder of class folders.
-        test_dir: another folder of the same classes, to compare with the first.
+        train_dir: folder of class folders, or a CSV file of paths and labels.
+        test_dir: another one of the same classes, to compare with the first.
 
     Returns:
         The exit status: 1 if a picture cannot be read, else 0.
 
     Raises:
-        GelError: as for :func:`~gel_lightning.data.folders.read_class_folders`.
+        GelError: as for :func:`~gel_lightning.data.sources.read_source`.
     """
     # rich must not interpret brackets and colons in file names.
     console = Console(markup=False, emoji=False, highlight=False)
@@ -65,12 +66,12 @@ def check(train_dir: str | Path, test_dir: str | Path | None = None) -> int:
 
 
 def readable_pictures(folder: str | Path) -> tuple[LabelledPictures, NDArray[np.intp]]:
-    """Lists the pictures of a folder of class folders that can be read, and numbers their groups of near-duplicates.
+    """Lists the pictures of a folder or a CSV file that can be read, and numbers their groups of near-duplicates.
 
     Raises:
-        GelError: as for :func:`~gel_lightning.data.folders.read_class_folders`.
+        GelError: as for :func:`~gel_lightning.data.sources.read_source`.
     """
-    paths, labels, names = read_class_folders(Path(folder), None, every_class=False)[:3]
+    paths, labels, names = read_source([Path(folder)], None, every_class=False)[:3]
     read = [
         (path, label, hashes)
         for path, label, hashes in zip(paths, labels, hash_pictures(paths), strict=True)
@@ -81,16 +82,22 @@ def readable_pictures(folder: str | Path) -> tuple[LabelledPictures, NDArray[np.
 
 
 def _read(path: Path, class_names: Sequence[str] | None = None) -> _Folder:
-    found = read_class_folders(path, class_names, every_class=False)
+    found = read_source([path], class_names, every_class=False)
     paths, labels, names = found[:3]
     pictures, errors = [], []
     for picture, label, result in zip(paths, labels, hash_pictures(paths), strict=True):
         if isinstance(result, PictureError):
             errors.append(result)
         else:
-            name = printable(picture.relative_to(path))
+            name = printable(short_path(picture, path))
             pictures.append(_Picture(name, label, describe_picture(picture), result))
     return _Folder(path, [printable(name) for name in names], pictures, errors, folder_notes(path, found))
+
+
+def short_path(picture: Path, source: Path) -> Path:
+    """The path of a picture within the folder, or that of the CSV file, that it comes from; else as it is."""
+    folder = source.parent if source.is_file() else source
+    return picture.relative_to(folder) if picture.is_relative_to(folder) else picture
 
 
 def _print_contents(console: Console, folder: _Folder) -> None:
@@ -172,7 +179,7 @@ def _print_groups(console: Console, what: str, columns: list[str], groups: list[
     if len(groups) > MAX_GROUPS:
         console.out(f"  ... and {len(groups) - MAX_GROUPS} more")
     if _labels_differ(groups[0]):
-        console.out("Where labels differ, one of them is labelled wrongly: move it or remove it.")
+        console.out("Where labels differ, look: one may be labelled wrongly. Pictures are compared in grey.")
     console.out("")
 
 

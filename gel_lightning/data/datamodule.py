@@ -36,7 +36,7 @@ from gel_lightning.data.groups import groups_digest
 from gel_lightning.data.images import PictureError
 from gel_lightning.data.named_sets import MAIN, is_tested, named_folders
 from gel_lightning.data.originals import download_originals
-from gel_lightning.data.parts import Folders, Official, Split
+from gel_lightning.data.parts import Folders, Official, Split, check_drawn_classes
 from gel_lightning.data.picture_files import find_pictures
 from gel_lightning.data.sources import source_classes
 
@@ -47,6 +47,7 @@ errors of pictures that cannot be read; None in its place raises the first one."
 
 DATA_ROOT = Path("data/gel_electrophoresis")
 DRAWN_ROOT = Path("data/drawn")
+TEST_FRACTION = 0.2
 MAX_SIDE = 1024
 """Pixels a side to which pictures are resized, at most: larger ones take gigabytes a batch."""
 MOST = {
@@ -125,7 +126,7 @@ class GelDataModule(LightningDataModule):
         extra_drawn: int = 0,
         batch_size: int = 23,
         val_fraction: float = 0.2,
-        test_fraction: float = 0.2,
+        test_fraction: float = TEST_FRACTION,
         image_size: int = 224,
         colour: bool = False,
         num_workers: int | None = None,
@@ -141,6 +142,11 @@ class GelDataModule(LightningDataModule):
         if dataset != FOLDER:
             given = {"train_dir": train_dir, "test_dir": test_dir, "groups": groups, "drawn": drawn}
             _refuse(dataset, [name for name, value in {**given, "extra_drawn": extra_drawn}.items() if value])
+        if drawn and train_dir:
+            raise GelError(
+                "--data.drawn true draws its own training pictures; leave it out, or --data.train_dir (drawn pictures "
+                "are added to yours with --data.extra_drawn)"
+            )
         self.dataset = dataset
         self.root = Path("data", dataset) if dataset in BUILTIN else DRAWN_ROOT if drawn else DATA_ROOT
         self.train_dirs = _paths(train_dir) or [self.root if dataset in BUILTIN else self.root / "dataset"]
@@ -152,8 +158,8 @@ class GelDataModule(LightningDataModule):
         self.drawn = drawn
         self.extra_drawn = _in_range("extra_drawn", extra_drawn, 0)
         self.batch_size = _in_range("batch_size", batch_size, 1)
-        self.val_fraction = _in_range("val_fraction", val_fraction, 0)
-        self.test_fraction = _in_range("test_fraction", test_fraction, 0)
+        self.val_fraction = _share("val_fraction", val_fraction)
+        self.test_fraction = _share("test_fraction", test_fraction)
         self.image_size = _in_range("image_size", image_size, 1)
         self.colour = colour
         workers = min(4, suggested_max_num_workers(1)) if num_workers is None else num_workers
@@ -162,6 +168,8 @@ class GelDataModule(LightningDataModule):
         self.cache_limit = _in_range("cache_limit", cache_limit, 0)
         self.half_features = half_features
         self.views = _in_range("views", views, 1)
+        if isinstance(augmentation, str) and augmentation not in PRESETS:
+            raise GelError(f"no augmentation {augmentation!r}; choose {', '.join(PRESETS)}, or list transforms")
         self.augmentation = PRESETS[augmentation](image_size) if isinstance(augmentation, str) else augmentation
         if views == 1 and augmentation != "study":
             raise GelError("--data.augmentation makes the augmented versions, and --data.views 1 has none; give more")
@@ -217,6 +225,7 @@ class GelDataModule(LightningDataModule):
             else:
                 download_originals(self.root)
         if self.extra_drawn and not self._extra_dir.exists():
+            check_drawn_classes(self.class_names)
             with _unless_there(self._extra_dir):
                 draw_extra(self._extra_dir, self.extra_drawn)
 
@@ -404,6 +413,14 @@ class GelDataModule(LightningDataModule):
             seed=self.seed,
         )
         self.parts, self.notes = self.split.parts, self.split.notes
+        names = self.split.parts["train"].class_names
+        if alike := [name for name in names if [other.casefold() for other in names].count(name.casefold()) > 1]:
+            self.notes = [*self.notes, f"classes that differ in case only: {', '.join(alike)}"]
+        if self.test_fraction != TEST_FRACTION and MAIN in self.folders.test:
+            self.notes = [
+                *self.notes,
+                f"--data.test_fraction {self.test_fraction} is not used: there are test pictures",
+            ]
 
     @property
     def folders(self) -> Folders | Official:
@@ -454,6 +471,12 @@ def _unless_there(folder: Path) -> Iterator[None]:
     except GelError:
         if not folder.exists():
             raise
+
+
+def _share(name: str, value: float) -> float:
+    if not 0 < value < 1:
+        raise GelError(f"--data.{name} is {value}; give a number above 0 and below 1")
+    return value
 
 
 def _in_range(name: str, value: Number, least: int) -> Number:

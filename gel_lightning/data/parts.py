@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gel_lightning.core.errors import GelError
 from gel_lightning.data.builtin import read_builtin
 from gel_lightning.data.duplicates import near_duplicate_groups
-from gel_lightning.data.folders import LabelledPictures, folder_notes, read_class_folders
+from gel_lightning.data.folders import DEFAULT_CLASSES, LabelledPictures, folder_notes, read_class_folders
 from gel_lightning.data.groups import joined_groups, read_groups
 from gel_lightning.data.named_sets import MAIN, name_of
 from gel_lightning.data.pool import Pool
@@ -206,13 +206,23 @@ class Split:
         return {"train": LabelledPictures(paths + extra[0], labels + extra[1], names), "val": val.pictures}
 
 
+def check_drawn_classes(class_names: Sequence[str]) -> None:
+    """Refuses to add drawn pictures to those of other classes than gel and not_gel.
+
+    Raises:
+        GelError: names the classes.
+    """
+    if missing := [name for name in DEFAULT_CLASSES if name not in class_names]:
+        raise GelError(
+            f"drawn pictures are of the classes {' and '.join(DEFAULT_CLASSES)}, and there is no class "
+            f"{' or '.join(missing)} here but {', '.join(class_names)}: leave out --data.extra_drawn, or rename the "
+            "class folders"
+        )
+
+
 def _drawn(folder: Path, class_names: Sequence[str]) -> LabelledPictures:
     """The drawn pictures of a folder, with labels for ``class_names``."""
     paths, labels, names, *_ = read_class_folders(folder)
-    if missing := [name for name in names if name not in class_names]:
-        raise GelError(
-            f"drawn pictures are of the classes {' and '.join(names)}, and there is no class {' or '.join(missing)} "
-            f"here but {', '.join(class_names)}: leave out --data.extra_drawn, or rename the class folders"
-        )
+    check_drawn_classes(class_names)
     places = [list(class_names).index(name) for name in names]
     return LabelledPictures(paths, [places[label] for label in labels], list(class_names))

@@ -40,10 +40,8 @@ def stratified_split(
         The indices that are kept and those held out, both sorted.
 
     Raises:
-        GelError: ``fraction`` is out of range, or a class would be missing on one side.
+        GelError: a class would be missing on one side.
     """
-    if not 0 < fraction < 1:
-        raise GelError(f"the fraction to hold out must be above 0 and below 1, not {fraction}: choose another")
     labels = np.asarray(labels)
     _, groups = np.unique(groups, return_inverse=True)
     classes, pictures = np.unique(labels, return_counts=True)

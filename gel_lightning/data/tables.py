@@ -87,11 +87,15 @@ def read_pairs(file: Path, column: str, option: str) -> list[tuple[int, str, str
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened)
             if not {"path", column} <= set(reader.fieldnames or ()):
+                names = ", ".join(map(repr, reader.fieldnames or ())) or "none"
                 raise GelError(
-                    f"{file}: no columns path and {column}, separated by commas, in its first line ({option})"
+                    f"{file}: no columns path and {column}, separated by commas, in its first line, but {names[:200]} "
+                    f"({option})"
                 )
             rows = [(reader.line_num, row["path"] or "", (row[column] or "").strip()) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise GelError(f"{file}: is not in UTF-8; save it as CSV UTF-8 ({option})") from error
+    except (OSError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise GelError(f"{file}: cannot be read as a CSV file ({reason}); name another with {option}") from error
     for line, path, value in rows:

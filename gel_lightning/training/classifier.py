@@ -141,6 +141,11 @@ class GelClassifier(LightningModule):
         self.hparams["class_names"] = list(self.class_names)
         with settings_refused("--model.head"):
             self.network = Network(backbone, self.hparams["weights"], self.make_head, len(self.class_names), unfreeze)
+        if unfreeze_at_epoch and not unfreeze:
+            raise GelError(
+                f"--model.unfreeze_at_epoch is {unfreeze_at_epoch}, but no layers of the backbone are to be trained; "
+                "give --model.unfreeze"
+            )
         if unfreeze_at_epoch and architecture(backbone).scratch:
             raise GelError(f"{backbone} has no pretrained weights to begin with; give --model.unfreeze_at_epoch 0")
         self.runtime = Runtime(runtime)

@@ -187,6 +187,15 @@ def test_a_file_that_is_no_config_is_one_line(content: str | None, tmp_path: Pat
     assert_error(compare(tmp_path, "--configs", "other.yaml"), "other.yaml", "--configs")
 
 
+def test_a_wrong_option_in_a_config_is_said_of_that_file(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text("model: {backbone: resnet18}\n")
+    (tmp_path / "bad.yaml").write_text("data: {traindir: pictures}\n")
+    ran = compare(tmp_path, "--configs", "good.yaml", "bad.yaml")
+    assert ran.status == 2
+    meant = "no option --data.traindir; did you mean --data.train_dir?"
+    assert ran.err == f"gel-fit: error: --configs bad: {meant} (see gel-fit compare --help)\n"
+
+
 @pytest.mark.parametrize(("name", "called"), [("a b", "a_b"), (".hidden", "_hidden"), ("vgg16.best-1", "vgg16.best-1")])
 def test_a_name_is_safe_as_a_folder(name: str, called: str) -> None:
     assert config_name(Path(f"{name}.yaml")) == called

@@ -136,6 +136,14 @@ def damage_label(root: Path) -> None:
     np.save(root / "train_labels.npy", np.full(COUNTS["train"], 10))
 
 
+def damage_sign(root: Path) -> None:
+    np.save(root / "train_labels.npy", labels("train") - 1)
+
+
+def damage_class(root: Path) -> None:
+    np.save(root / "train_labels.npy", labels("train").clip(0, 8))
+
+
 def damage_kind(root: Path) -> None:
     np.save(root / "train.npy", np.zeros((COUNTS["train"], 8)))
 
@@ -144,7 +152,7 @@ def damage_end(root: Path) -> None:
     (root / "train.npy").write_bytes((root / "train.npy").read_bytes()[:500])
 
 
-@pytest.mark.parametrize("damage", [damage_count, damage_label, damage_kind, damage_end])
+@pytest.mark.parametrize("damage", [damage_count, damage_label, damage_sign, damage_class, damage_kind, damage_end])
 def test_damaged_packed_files_are_named(tmp_path: Path, damage: Any) -> None:
     packed(tmp_path)
     damage(tmp_path)

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from PIL import Image
 
 from gel_lightning.core.errors import GelError
 from gel_lightning.data import check as check_module
-from gel_lightning.data.check import check
+from gel_lightning.data.check import check, short_path
 
 
 def save(path, seed, size=(60, 40)):
@@ -46,6 +47,17 @@ def test_all_is_well(train, test, capsys):
     assert "No near-identical pictures in test." in output
     assert "No near-identical pictures across train and test." in output
     assert max(map(len, output.splitlines())) <= 80
+
+
+def test_a_csv_file_is_checked_as_the_folders_are(train, test, capsys):
+    check("train", "test")
+    output, _ = capsys.readouterr()
+    for folder in (train, test):
+        rows = "".join(f"{path},{path.parent.name}\n" for path in sorted(folder.rglob("*.*")))
+        Path(f"{folder.name}.csv").write_text("path,label\n" + rows)
+    assert check("train.csv", "test.csv") == 0
+    assert capsys.readouterr().out == output.replace("train", "train.csv").replace("test", "test.csv")
+    assert short_path(Path("a/train/gel/g.png"), train) == Path("a/train/gel/g.png")
 
 
 def test_what_there_is(train, capsys):
@@ -94,7 +106,7 @@ def test_near_identical_pictures(train, capsys):
     marked = [number for number, row in enumerate(rows) if row.startswith(different) and row.endswith("labels differ")]
     assert len(marked) == 1
     assert marked[0] < same
-    assert "one of them is labelled wrongly" in output
+    assert "one may be labelled wrongly" in output
 
 
 def test_near_identical_pictures_across_the_folders(train, test, capsys):

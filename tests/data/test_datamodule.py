@@ -602,13 +602,14 @@ def test_checkpoint_brings_back_size_and_split(unbalanced: Path, tmp_path: Path)
         ("image_size", [0, -1, 100_000]),
         ("num_workers", [-1, 10**20]),
         ("views", [0, 10**9]),
-        ("val_fraction", [-0.1, 1.5, float("nan")]),
-        ("test_fraction", [-0.1, 1.5, float("nan")]),
+        ("val_fraction", [0, 1, -0.1, 1.5, float("nan"), float("inf")]),
+        ("test_fraction", [0, 1, -0.1, 1.5, float("nan"), float("inf")]),
     ],
 )
 def test_a_number_out_of_range_is_an_error_that_names_the_option(name: str, values: list[Any]) -> None:
     for value in values:
         options: dict[str, Any] = {name: value}
-        assert f"--data.{name} is {value}; give a number from" in refused(
+        range_ = "above 0 and below 1" if name.endswith("fraction") else "from"
+        assert f"--data.{name} is {value}; give a number {range_}" in refused(
             lambda options=options: GelDataModule(**options)
         )

@@ -36,7 +36,7 @@ def test_paths_start_at_the_file_or_at_a_folder_or_are_absolute(folder: Path, mo
     ("text", "message"),
     [
         (None, "cannot be read as a CSV file (No such file or directory); name another with --data.groups"),
-        (b"\xff\xfe", "cannot be read as a CSV file ("),
+        (b"\xff\xfe", "is not in UTF-8; save it as CSV UTF-8"),
         ("", "no columns path and group, separated by commas, in its first line"),
         ("path\tgroup\ngel/a.png\tx\n", "no columns path and group, separated by commas"),
         ("path,lab\ngel/a.png,x\n", "no columns path and group"),

@@ -295,6 +295,27 @@ def test_drawn_pictures_need_their_classes(second: Path, tmp_path: Path, monkeyp
     assert text.startswith(
         "drawn pictures are of the classes gel and not_gel, and there is no class gel here but dna, "
     )
+    assert [path.name for path in tmp_path.iterdir()] == ["own"], "they were drawn before"
+
+
+def test_drawn_pictures_do_not_take_the_place_of_those_that_are_named(tmp_path: Path) -> None:
+    assert "leave it out, or --data.train_dir" in refused(lambda: GelDataModule(tmp_path, drawn=True))
+
+
+def test_an_augmentation_that_does_not_exist(tmp_path: Path) -> None:
+    named: Any = "labz"
+    assert "no augmentation 'labz'; choose study, labs" in refused(
+        lambda: GelDataModule(tmp_path, views=2, augmentation=named)
+    )
+
+
+def test_what_is_not_used_or_doubtful_is_noted(train_dir: Path, test_dir: Path, tmp_path: Path) -> None:
+    data = ready(train_dir, test_dir=test_dir, test_fraction=0.5)
+    assert data.notes == ["--data.test_fraction 0.5 is not used: there are test pictures"]
+    assert not ready(train_dir, test_fraction=0.5).notes
+    for seed, name in enumerate(("gel", "Gel", "not_gel")):
+        save_class(tmp_path / name, 8, 1000 * seed, striped=name != "not_gel")
+    assert ready(tmp_path).notes == ["classes that differ in case only: Gel, gel"]
 
 
 @pytest.mark.real

@@ -56,8 +56,8 @@ def test_three_parts_have_the_shares_that_were_asked_for(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ("", "no columns path and label, separated by commas, in its first line (--data.train_dir)"),
-        ("path;label\n", "no columns path and label"),
+        ("", "no columns path and label, separated by commas, in its first line, but none (--data.train_dir)"),
+        ("path;label\n", "no columns path and label, separated by commas, in its first line, but 'path;label' ("),
         (HEADER, "no rows: it takes pictures of two classes"),
         (HEADER + "pictures/gel/gel_0.png,band\n", "only the label band: it takes pictures of two classes"),
         (HEADER + "pictures/gel/gel_0.png,\n", "line 2: no label: give each row both"),

@@ -166,6 +166,7 @@ def test_the_tail_has_a_learning_rate_of_its_own() -> None:
     [
         ({"unfreeze": 1.5}, "--model.unfreeze"),
         ({"unfreeze_at_epoch": -1}, "--model.unfreeze_at_epoch"),
+        ({"unfreeze_at_epoch": 1}, "--model.unfreeze_at_epoch is 1, but no layers of the backbone are to be trained"),
         ({"backbone_lr": -0.1}, "--model.backbone_lr"),
     ],
 )

@@ -123,6 +123,14 @@ def test_only_a_demonstration_is_called_one(tmp_path: Path) -> None:
     assert not any("demonstration" in text for text in answer(summarised(tmp_path)))
 
 
+def test_a_random_backbone_beside_others_is_said_of_its_models_alone(tmp_path: Path) -> None:
+    make_comparison(tmp_path, backbones=["resnet18", "vgg16"], heads=["multi"], optimizers=["sgd"])
+    named = {"resnet18": "imagenet", "vgg16": "none"}
+    change_about(tmp_path, weights={name: {"name": weights, "fingerprint": ""} for name, weights in named.items()})
+    (first, *_) = answer(summarised(tmp_path))
+    assert first == "The backbone of vgg16 multi sgd is random: those results say nothing about the network."
+
+
 @pytest.mark.parametrize(
     ("difference", "words"),
     [
