@@ -114,9 +114,9 @@ class Runner:
             try:
                 self._fit(model, make, progress, [*COMPARED, *shown])
             except Exception as error:
-                failed[model.name] = _described(error)
+                reason = failed[model.config or model.name] = _described(error)
                 row = {**model.columns, "weights": model.weights or self.weights}
-                add_result(self.folder / RESULTS, {**row, "seed": self.seed, "error": failed[model.name]})
+                add_result(self.folder / RESULTS, {**row, "seed": self.seed, "error": reason})
             progress.end()
         return failed
 

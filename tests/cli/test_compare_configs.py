@@ -10,6 +10,7 @@ from test_cli import assert_error
 
 from gel_lightning.cli.configs import config_name, take_configs
 from gel_lightning.comparison.records import read_comparison
+from gel_lightning.comparison.report.methods import methods
 from gel_lightning.comparison.summary import Summary
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -87,6 +88,9 @@ def test_each_config_is_a_model_under_its_name(one_set: Path) -> None:
     summary = Summary(read_comparison(one_set / COMPARISON))
     assert {model.name for model in summary.models} == set(rows)
     assert not summary.factors
+    described = dict(methods(summary))["Models"]
+    assert "scratch is small_cnn at 32 pixels, the last 100 % trained, with head " in described
+    assert "; slower is resnet18 at 32 pixels, frozen, with head " in described
 
 
 def test_a_model_is_that_of_a_fit_with_its_config(one_set: Path, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ HEADS = {"single": "one linear layer", "multi": "several linear layers with ReLU
 
 def methods(summary: Summary) -> list[tuple[str, str]]:
     """Headings and texts that describe pictures, training, choice and tests."""
+    of_configs = any(record.model.config for record in summary.comparison.records)
     return [
         ("Pictures", _pictures(summary)),
+        *([("Models", _models(summary))] if of_configs else []),
         ("Training", _training(summary)),
         ("Choice of the model", _choice(summary)),
         ("Intervals and tests", _tests(summary)),
@@ -39,6 +41,18 @@ def _pictures(summary: Summary) -> str:
         f"of {len(names)} classes ({some_of(names)}); {drawn}{sides}. Each is read as 8-bit {channels}, resized to "
         f"{square} and normalised as the weights of the backbone expect."
     )
+
+
+def _models(summary: Summary) -> str:
+    described = []
+    for record in summary.comparison.records:
+        level, row, name = record.levels, record.row, summary.comparison.names[record.model.name]
+        side = f" at {row['image_size']} pixels" if row["image_size"] else ""
+        trained = f"the last {100 * record.model.unfreeze:.0f} % trained" if record.model.unfreeze else "frozen"
+        described.append(
+            f"{name} is {level['backbone']}{side}, {trained}, with head {level['head']}, by {level['optimizer']}"
+        )
+    return f"{'; '.join(described)}."
 
 
 def _training(summary: Summary) -> str:

@@ -50,6 +50,8 @@ def learning_curve_plots(summary: Summary) -> Iterator[Plot]:
                 pair[row].tick_params(labelleft=place % columns == 0, labelbottom=last)
                 if place % columns == 0:
                     pair[row].set_ylabel(label)
+        for pair in used:
+            pair[1].xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         name_below(figure, "epoch")
         legend(figure, [entry(name, colour, "", stroke) for name, colour, stroke in stages.values()], 0.1)
         return figure
