@@ -50,8 +50,6 @@ def learning_curve_plots(summary: Summary) -> Iterator[Plot]:
                 pair[row].tick_params(labelleft=place % columns == 0, labelbottom=last)
                 if place % columns == 0:
                     pair[row].set_ylabel(label)
-        for pair in used:
-            pair[1].xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         name_below(figure, "epoch")
         legend(figure, [entry(name, colour, "", stroke) for name, colour, stroke in stages.values()], 0.1)
         return figure
@@ -80,7 +78,7 @@ def _share_scales(every: Sequence[Axes], logarithmic: bool) -> None:
     near = ends[:, 3].max() < 30 * ends[:, 2].min()
     for axes in every:
         axes.set(xlim=(ends[:, 0].min(), ends[:, 1].max()), ylim=(ends[:, 2].min(), ends[:, 3].max()))
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         if logarithmic:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
             axes.yaxis.set_major_formatter(PLAIN)
