@@ -39,6 +39,7 @@ from gel_lightning.data.originals import download_originals
 from gel_lightning.data.parts import Folders, Official, Split, check_drawn_classes
 from gel_lightning.data.picture_files import find_pictures
 from gel_lightning.data.sources import source_classes
+from gel_lightning.data.tables import is_table
 
 Number = TypeVar("Number", int, float)
 FindFeatures = Callable[..., StoredFeatures]
@@ -244,6 +245,8 @@ class GelDataModule(LightningDataModule):
         if stage == "predict":
             if self.predict_dir is None:
                 raise GelError("no pictures to classify; name a picture or a folder with --data.predict_dir")
+            if is_table(self.predict_dir):
+                raise GelError(f"{self.predict_dir}: --data.predict_dir takes a picture or a folder, not a CSV file")
             found = find_pictures(self.predict_dir)
             self.predict_paths = found.paths
             self.left_out = found.left_out

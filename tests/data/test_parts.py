@@ -328,3 +328,8 @@ def test_labs_of_real_pictures_are_left_out_one_at_a_time(shared: Path) -> None:
     assert len(fits) == len(names) > 20
     assert sum(len(parts["test"].paths) for parts in fits) == 238
     assert all(len(set(parts["train"].labels)) == len(set(parts["val"].labels)) == 2 for parts in fits)
+
+
+def test_a_table_is_no_place_to_predict_from(tmp_path: Path) -> None:
+    data = make(predict_dir=tmp_path / "a.csv")
+    assert refused(lambda: data.setup("predict")).endswith("takes a picture or a folder, not a CSV file")
