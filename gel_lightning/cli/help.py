@@ -113,6 +113,7 @@ PAGES = {
         ),
         (
             "gel-fit fit --data.train_dir pictures",
+            "gel-fit fit --data.train_dir pictures --data.test_dir+=our_lab=scans",
             "gel-fit fit --config configs/vgg16_single_adam_cpu.yaml --trainer.max_epochs 5",
         ),
     ),

@@ -18,7 +18,7 @@ SMALLEST = 1e-9
 def heat_map(model: ExportedModel, picture: Image.Image, class_name: str) -> NDArray[np.uint8]:
     """Finds the parts of a picture that are evidence for a class.
 
-    A patch of the picture's mean is moved over the picture. The heat of a cell is the drop of the log-odds of
+    A patch of the picture's mean colour is moved over it. The heat of a cell is the drop of the log-odds of
     the class, averaged over the patches that cover the cell (Zeiler and Fergus 2014), or 0 if they rise.
 
     Args:

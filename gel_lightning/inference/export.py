@@ -69,9 +69,8 @@ def export(trained: Trained, half: bool = False) -> bytes:
     except ImportError as error:
         raise missing_package(error.name or "onnx", "export") from error
     pipeline = Pipeline(trained).eval()
-    example = torch.zeros(
-        2, COLOURS if trained.colour else 1, 300, 400, dtype=torch.uint8
-    )  # a batch of 1 would be taken as fixed
+    channels = COLOURS if trained.colour else 1
+    example = torch.zeros(2, channels, 300, 400, dtype=torch.uint8)  # a batch of 1 would be taken as fixed
     dimensions = {0: torch.export.Dim("n"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     try:
         with _quiet(), torch.no_grad():

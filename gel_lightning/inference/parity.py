@@ -74,10 +74,8 @@ def _drawn(colour: bool) -> Iterator[tuple[str, Image.Image]]:
     for number in range(4):
         yield f"drawn gel {number}", draw_gel(rng).convert("RGB" if colour else "L")
     for size in NOISE_SIZES:
-        yield (
-            "noise of {} x {}".format(*size),
-            Image.fromarray(rng.integers(0, 256, (*size, 3) if colour else size, np.uint8)),
-        )
+        noise = rng.integers(0, 256, (*size, 3) if colour else size, np.uint8)
+        yield "noise of {} x {}".format(*size), Image.fromarray(noise)
 
 
 def _read(folder: Path, colour: bool) -> Iterator[tuple[str, Image.Image | None]]:

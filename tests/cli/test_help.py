@@ -87,7 +87,7 @@ def test_examples_name_real_commands_and_options(example: str, parsers: dict[str
     program, *words = shlex.split(example)
     command = " ".join(words[:2]) if words[0] == "data" else words[0]
     assert program == "gel-fit"
-    names = {word.removeprefix("--") for word in words if word.startswith("--")}
+    names = {word.removeprefix("--").partition("+=")[0] for word in words if word.startswith("--")}
     assert names <= parsers[command].option_names()
 
 
