@@ -277,7 +277,7 @@ def test_a_demonstration_says_so_and_no_other_run_does(tmp_path: Path, pictures:
     torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "own.pth")
     ran = gel_fit("fit", *short, *pictures, "--model.weights", "own.pth", cwd=tmp_path)
     assert (ran.status, ran.err) == (0, "")
-    assert f"resnet18 (weights: {tmp_path / 'own.pth'}) + single + sgd on cpu, 1 epochs" in ran.out
+    assert f"resnet18 (weights: {tmp_path / 'own.pth'}) + single + sgd on cpu, 1 epoch\n" in ran.out
     assert "This is a demonstration" not in ran.out
     assert [row["weights"] for row in results(tmp_path)] == ["none", str(tmp_path / "own.pth")]
 
