@@ -248,7 +248,7 @@ def _described(settings: Any) -> dict[str, Any] | None:
 
 def _run_name(config: Any) -> str:
     """The name of the first config file, else of the model."""
-    if config.config:
+    if config.config and config.config[0] is not None:  # None is settings in place of a file
         return Path(str(config.config[0])).stem
     accelerator = config.trainer.accelerator
     return ModelSpec.of_settings(config.model, accelerator if accelerator in HARDWARE else "").name

@@ -18,7 +18,8 @@ def configs_first(args: Sequence[str]) -> list[str]:
     configs, others = list[str](), list[str]()
     for place, arg in enumerate(args):
         is_value = place > 0 and args[place - 1] in CONFIG
-        (configs if is_value or arg.partition("=")[0] in CONFIG else others).append(arg)
+        names_one = arg.startswith("-c") or arg.partition("=")[0] in CONFIG  # -cFILE is allowed, too
+        (configs if is_value or names_one else others).append(arg)
     start = next((place for place, arg in enumerate(others) if arg.startswith("-")), len(others))
     return [*others[:start], *configs, *others[start:]]
 

@@ -267,11 +267,14 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def _of_array(values: NDArray[Any], mode: str) -> Image.Image:
+    values = np.asarray(values)
+    if values.dtype == np.bool_:
+        values = np.where(values, np.uint8(255), np.uint8(0))
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim not in (2, 3) or 0 in values.shape or (values.ndim == 3 and values.shape[2] > 4):
         raise ValueError(f"an array of shape {list(values.shape)}, not [height, width] or [height, width, channels]")
-    return converted(Image.fromarray(values), mode) if values.dtype in (np.uint8, np.bool_) else grey_of_samples(values)
+    return converted(Image.fromarray(values), mode) if values.dtype == np.uint8 else grey_of_samples(values)
 
 
 def _load(model: str | Path | None) -> ExportedModel:

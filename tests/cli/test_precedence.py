@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import FIT, gel_fit, refused
+from conftest import FIT, TINY, gel_fit, refused
 
 from gel_lightning.cli.precedence import configs_first, refuse_repeats
 
@@ -42,6 +42,7 @@ def test_a_plain_repetition_is_refused(args: list[str]) -> None:
             "fit --x 1 --config a --y --config=b -c c --z=--config",
             "fit --config a --config=b -c c --x 1 --y --z=--config",
         ),
+        ("fit --x 1 -cfile --y", "fit -cfile --x 1 --y"),
         ("compare pictures --config a", "compare pictures --config a"),
         ("compare --configs a b --config c", "compare --config c --configs a b"),
         ("fit --x 1 --config", "fit --config --x 1"),
@@ -59,3 +60,11 @@ def test_the_command_line_overrides_a_config_that_comes_after_it(train_dir: Path
     ran = gel_fit("validate", *best, *config, cwd=tmp_path)
     assert ran.status == 0, ran.err
     assert ran == gel_fit("validate", *config, *best, cwd=tmp_path)
+
+
+def test_settings_in_place_of_a_file_name_no_run(train_dir: Path, tmp_path: Path) -> None:
+    given = ("--data.train_dir", train_dir, *TINY, "--trainer.max_epochs", "1", "--config", "trainer: {max_epochs: 2}")
+    ran = gel_fit("fit", *given, cwd=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    assert "on cpu, 1 epoch\n" in ran.out
+    assert [path.name for path in tmp_path.glob("lightning_logs/*/")] == ["resnet18_multi_sgd_cpu"]

@@ -94,10 +94,12 @@ def test_pictures_and_arrays_are_taken_as_they_come(detector: Detector, counted:
         ("picture 2", "not_gel"),
     ]
     deep = np.linspace(0, 4000, 70, dtype=np.uint16).reshape(7, 10)
-    for one in (black, deep, deep[..., None], np.eye(4, dtype=bool)):
+    for one in (black, deep, deep[..., None], np.eye(4, dtype=bool), np.ones((4, 4, 3), bool)):
         assert detector.find(one)[0].answer
     for wrong in (np.zeros(3), np.zeros((0, 4), np.uint8), np.zeros((3, 3, 7), np.uint8), np.array([["a"]])):
         assert detector.find(wrong)[0].error.startswith("is no picture (")
+    nothing: Any = [None, [[[["a"]]]]]
+    assert all(row.error.startswith("is no picture (") for row in detector.find(nothing))
     with Image.open("in/white.png") as picture:
         assert detector.find(picture)[0].path == "in/white.png"
     assert set(counted) == {1}
