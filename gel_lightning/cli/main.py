@@ -30,7 +30,7 @@ def main(args: Sequence[str] | None = None) -> int:
         arguments, 130 for Ctrl-C, 143 for SIGTERM.
     """
     hide_known_warnings()
-    given = configs_first(sys.argv[1:] if args is None else args)
+    given = sys.argv[1:] if args is None else list(args)
     ask_no_cloud()
     # torch_xla tells of the device that it takes, though another one may be asked for.
     logging.root.addFilter(lambda record: "PJRT_DEVICE" not in record.getMessage())
@@ -50,6 +50,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
             export_command(given[1:])
             return 0
+        given = configs_first(given)
         refuse_repeats(given)
         with _thread_errors_raised():
             if given[:1] == ["compare"]:

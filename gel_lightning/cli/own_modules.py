@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gel_lightning.cli.precedence import CONFIG
+
 DOTTED = re.compile(r"\b([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)+")
 OURS = {"gel_lightning", "lightning", "pytorch_lightning", "torch", "torchvision"}
 
@@ -29,7 +31,7 @@ def _texts(args: Sequence[str]) -> Iterator[str]:
     option = ""
     for arg in args:
         option, _, value = arg.partition("=") if arg.startswith("-") else (option, "", arg)
-        if option in ("-c", "--config"):
+        if option in CONFIG:
             path = Path(value).expanduser()
             if value and os.path.isfile(path):  # noqa: PTH113 - Path.is_file() raises for text as long as settings
                 yield path.read_text(encoding="utf-8", errors="replace")

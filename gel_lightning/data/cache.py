@@ -27,7 +27,7 @@ from gel_lightning.data.images import (
     read_with_digest,
 )
 from gel_lightning.data.reading import MANY_PICTURES, READING_THREADS, in_threads, windows
-from gel_lightning.data.resizing import network_input
+from gel_lightning.data.resizing import network_input, pixels
 
 Result = TypeVar("Result")
 
@@ -223,5 +223,4 @@ def _digest(path: Path) -> bytes | PictureError:
 
 
 def _small(picture: Image.Image) -> NDArray[np.uint8]:
-    small = np.asarray(picture.resize((THUMBNAIL, THUMBNAIL)))
-    return np.ascontiguousarray(np.atleast_3d(small).transpose(2, 0, 1))
+    return np.ascontiguousarray(pixels(picture.resize((THUMBNAIL, THUMBNAIL))))

@@ -1,5 +1,6 @@
 """GelDataModule: labelled pictures to splits and loaders, of pictures or of their feature vectors."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,8 +58,6 @@ MOST = {
     "num_workers": 1024,
     "views": 1000,
     "extra_drawn": 10_000,
-    "val_fraction": 1,
-    "test_fraction": 1,
     "cache_limit": 1_000_000,
 }
 """The largest values of settings: beyond them memory or time would run out before anything is trained."""
@@ -415,15 +414,12 @@ class GelDataModule(LightningDataModule):
             val_fraction=self.val_fraction,
             seed=self.seed,
         )
-        self.parts, self.notes = self.split.parts, self.split.notes
-        names = self.split.parts["train"].class_names
-        if alike := [name for name in names if [other.casefold() for other in names].count(name.casefold()) > 1]:
-            self.notes = [*self.notes, f"classes that differ in case only: {', '.join(alike)}"]
+        self.parts, self.notes = self.split.parts, [*self.split.notes]
+        times = Counter(map(str.casefold, self.class_names))
+        if alike := [name for name in self.class_names if times[name.casefold()] > 1]:
+            self.notes.append(f"classes that differ in case only: {', '.join(alike)}")
         if self.test_fraction != TEST_FRACTION and MAIN in self.folders.test:
-            self.notes = [
-                *self.notes,
-                f"--data.test_fraction {self.test_fraction} is not used: there are test pictures",
-            ]
+            self.notes.append(f"--data.test_fraction {self.test_fraction} is not used: there are test pictures")
 
     @property
     def folders(self) -> Folders | Official:

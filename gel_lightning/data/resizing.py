@@ -34,6 +34,12 @@ def network_input(picture: Image.Image, side: int) -> NDArray[np.float32]:
     return np.stack([resized(band, side) for band in picture.split()])
 
 
+def pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    """The values of a grey or RGB picture, shape ``[1 or 3, H, W]``."""
+    values: NDArray[np.uint8] = np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)
+    return values
+
+
 def shortened(picture: Image.Image, at_least: int) -> Image.Image:
     """Reduces each side of a picture that is at least twice as long as needed by a whole factor, averaging pixels.
 

@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gel_lightning.inference.exported import ExportedModel, batch_of
+from gel_lightning.data.resizing import pixels
+from gel_lightning.inference.exported import ExportedModel
 
 CELLS, PATCH = 10, 2
 """Cells per side of the grid, and of the patch that moves over it cell by cell: 81 places."""
@@ -34,11 +35,11 @@ def heat_map(model: ExportedModel, picture: Image.Image, class_name: str) -> NDA
         ValueError: the model has no such class.
     """
     side, label = model.image_size, model.class_names.index(class_name)
-    square = batch_of(picture.resize((side, side), Image.Resampling.BILINEAR))
-    mean = square.mean(axis=(2, 3)).round().astype(np.uint8)[0, :, None, None]
+    square = pixels(picture.resize((side, side), Image.Resampling.BILINEAR))
+    mean = square.mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
     edges = np.linspace(0, side, CELLS + 1).round().astype(int)
     places = [(row, column) for row in range(CELLS - PATCH + 1) for column in range(CELLS - PATCH + 1)]
-    pictures = np.repeat(square, len(places) + 1, axis=0)  # the last one stays uncovered
+    pictures = np.repeat(square[None], len(places) + 1, axis=0)  # the last one stays uncovered
     for covered, (row, column) in zip(pictures, places, strict=False):
         covered[:, edges[row] : edges[row + PATCH], edges[column] : edges[column + PATCH]] = mean
     odds = np.concatenate([_log_odds(model(batch), label) for batch in np.array_split(pictures, len(places) // BATCH)])

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from gel_lightning.core.errors import GelError, missing_package, one_line
 from gel_lightning.core.files import regular_file
@@ -99,9 +98,3 @@ class ExportedModel:
         if probabilities.shape != (len(pictures), len(self.class_names)) or not np.isfinite(probabilities).all():
             raise GelError(f"{self.name}: the model gives no probabilities; export it again")
         return probabilities
-
-
-def batch_of(picture: Image.Image) -> NDArray[np.uint8]:
-    """The values of one picture of mode ``"L"`` or ``"RGB"``, shape ``[1, 1 or 3, H, W]``."""
-    values: NDArray[np.uint8] = np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)[None]
-    return values

@@ -23,9 +23,9 @@ from gel_lightning.core.store import Store, StoreError, default_cache_dir
 from gel_lightning.data.grey import converted, grey_of_samples
 from gel_lightning.data.images import DECODING, PictureError, decode_content, read_content
 from gel_lightning.data.reading import windows
-from gel_lightning.data.resizing import shortened
+from gel_lightning.data.resizing import pixels, shortened
 from gel_lightning.detector import read_detector
-from gel_lightning.inference.exported import ExportedModel, batch_of
+from gel_lightning.inference.exported import ExportedModel
 from gel_lightning.inference.listing import File, list_pictures
 from gel_lightning.inference.rows import LEVELS, Row, answered, thresholds_at
 
@@ -213,7 +213,7 @@ class Detector:
             return Row(str(path), error=f"is no picture ({one_line(error)})")
 
     def _probabilities(self, picture: Image.Image) -> NDArray[np.float32]:
-        (probabilities,) = self.model(batch_of(picture))
+        (probabilities,) = self.model(pixels(picture)[None])
         return np.asarray(probabilities)
 
     def _row(self, path: str, probabilities: Iterable[float], note: str = "") -> Row:

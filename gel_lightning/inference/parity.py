@@ -13,7 +13,8 @@ from gel_lightning.data.datasets import picture_values
 from gel_lightning.data.drawn.gels import draw_gel
 from gel_lightning.data.images import PictureError, read_picture
 from gel_lightning.data.picture_files import find_pictures
-from gel_lightning.inference.exported import ExportedModel, batch_of
+from gel_lightning.data.resizing import pixels
+from gel_lightning.inference.exported import ExportedModel
 from gel_lightning.inference.trained import Trained
 
 TOLERANCE = 1e-3
@@ -49,13 +50,14 @@ def check(content: bytes, trained: Trained, folder: Path | None = None) -> Check
     """
     exported = ExportedModel(content)
     pictures, unreadable, largest = 0, 0, 0.0
-    for name, picture in _drawn(trained.colour) if folder is None else _read(folder, trained.colour):
+    given = _drawn(trained.colour) if folder is None else _read(folder, trained.colour)
+    for name, picture in given:
         if picture is None:
             unreadable += 1
             continue
         with torch.inference_mode():
             expected = trained.model.predict_step(picture_values(picture, trained.image_size)[None], 0)[0].numpy()
-        found = exported(batch_of(picture))[0]
+        found = exported(pixels(picture)[None])[0]
         difference = float(abs(found - expected).max())
         # `not <=` also refuses NaN.
         if not difference <= TOLERANCE or found.argmax() != expected.argmax():
